@@ -1,0 +1,127 @@
+//! The bounds on everything that comes from outside, each with its unit and its reason, and the reader that
+//! holds them.
+//!
+//! *Invariant:* going over a limit is an error that names it, never a silent cut.
+
+use std::io::{self, Read};
+
+use crate::error::{Error, Kind, Result, from_io};
+
+/// Bytes of one manifest or index. The distribution-spec asks registries to take 4 MiB at least, and real
+/// ones take no more.
+pub(crate) const MANIFEST_BYTES: u64 = 4 << 20;
+/// Bytes of one image configuration; real ones stay below 100 KiB.
+pub(crate) const CONFIG_BYTES: u64 = 4 << 20;
+/// Bytes of one page of a catalog or tag listing.
+pub(crate) const PAGE_BYTES: u64 = 16 << 20;
+/// Pages of one listing: with 100 names a page that is a million repositories.
+pub(crate) const PAGES: usize = 10_000;
+/// Bytes of one AQL answer, which is read row by row: about 20 million tags.
+pub(crate) const AQL_BYTES: u64 = 8 << 30;
+/// Bytes kept of an error body: enough for its message.
+pub(crate) const ERROR_BODY_BYTES: u64 = 64 << 10;
+/// Bytes of a token answer.
+pub(crate) const TOKEN_BYTES: u64 = 1 << 20;
+/// Layers of one image. Docker stops at 127; some builders make more.
+pub(crate) const LAYERS: usize = 1_000;
+/// Manifests named by one index.
+pub(crate) const INDEX_ENTRIES: usize = 1_000;
+/// Indexes inside indexes.
+pub(crate) const INDEX_DEPTH: usize = 4;
+/// Redirects followed for one request.
+pub(crate) const REDIRECTS: usize = 5;
+/// Bytes of one layer's tar unless `--max-layer-size` says otherwise.
+pub(crate) const LAYER_BYTES: u64 = 32 << 30;
+/// Entries of one layer's tar. The largest real layers have some hundred thousand.
+pub(crate) const LAYER_ENTRIES: u64 = 1_000_000;
+/// How many times larger than its compressed form a layer may be, once it is past [`RATIO_FROM`].
+/// Text reaches 20, zeros reach 1,000.
+pub(crate) const LAYER_RATIO: u64 = 200;
+/// Bytes of tar below which the ratio is not looked at: small layers of zeros do no harm.
+pub(crate) const RATIO_FROM: u64 = 1 << 30;
+/// Bytes of one path; Linux stops at 4,096 too.
+pub(crate) const PATH_BYTES: usize = 4_096;
+/// Components of one path.
+pub(crate) const PATH_DEPTH: usize = 128;
+/// Bytes of one pax header or GNU long name.
+pub(crate) const TAR_META_BYTES: u64 = 1 << 20;
+/// Bytes of whiteout paths kept of one layer.
+pub(crate) const WHITEOUT_BYTES: usize = 8 << 20;
+/// Compressed bytes of evidence kept of one layer.
+pub(crate) const EVIDENCE_BYTES: usize = 16 << 20;
+/// Pieces of evidence kept of one layer.
+pub(crate) const EVIDENCE_FILES: usize = 100_000;
+/// Bytes of one evidence file, whatever an ecosystem asks for: a dpkg status of 3,000 packages has 4 MiB.
+pub(crate) const EVIDENCE_FILE_BYTES: u64 = 16 << 20;
+/// Problems kept of one layer; the rest is counted.
+pub(crate) const PROBLEMS: usize = 100;
+/// Window of a zstd frame, as a power of two. RFC 8878 section 3.1.1.1.2 asks decoders for 8 MiB, and the
+/// builders in use stay within it.
+pub(crate) const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// A reader that fails one byte past its cap, so that a stream of exactly the cap is fine.
+pub(crate) struct Limited<R> {
+    inner: R,
+    left: u64,
+    cap: u64,
+    what: &'static str,
+}
+
+impl<R: Read> Limited<R> {
+    /// `what` names the limit in the error: "manifest".
+    pub(crate) fn new(inner: R, cap: u64, what: &'static str) -> Self {
+        Limited {
+            inner,
+            left: cap,
+            cap,
+            what,
+        }
+    }
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let mut probe = [0];
+            return match self.inner.read(&mut probe)? {
+                0 => Ok(0),
+                _ => Err(over(self.what, self.cap).into()),
+            };
+        }
+        let want = buf
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self.inner.read(&mut buf[..want])?;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// The error for something larger than `cap` bytes.
+pub(crate) fn over(what: &str, cap: u64) -> Error {
+    Error::skip(format_args!(
+        "{what} is larger than the limit of {cap} bytes"
+    ))
+}
+
+/// Reads all of `reader`, at most `cap` bytes. Errors of kind `Skip` when there is more, else `Retry`.
+pub(crate) fn read_all(reader: impl Read, cap: u64, what: &'static str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    Limited::new(reader, cap, what)
+        .read_to_end(&mut bytes)
+        .map_err(|err| from_io(Kind::Retry, err))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_cap_is_fine_and_one_more_is_named() {
+        assert_eq!(read_all(&b"12345"[..], 5, "page").unwrap(), b"12345");
+        let err = read_all(&b"123456"[..], 5, "page").unwrap_err();
+        assert_eq!(err.to_string(), "page is larger than the limit of 5 bytes");
+        assert_eq!(err.kind(), Kind::Skip);
+    }
+}
