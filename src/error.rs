@@ -19,8 +19,10 @@ pub(crate) enum Kind {
     Retry,
     /// The user has to act (credentials, a wrong name, a missing file).
     Tell,
-    /// This piece can never be read (unsupported, malformed, over a limit): count it and go on.
+    /// This piece can never be read (unsupported, malformed): count it and go on.
     Skip,
+    /// Over a limit: mark the piece with the reason and go on without it.
+    Limit,
     /// Nothing further can be done in this process (the store is broken, the disk is full).
     Stop,
 }

@@ -99,12 +99,13 @@ impl<R: Read> Read for Limited<R> {
 
 /// The error for something larger than `cap` bytes.
 pub(crate) fn over(what: &str, cap: u64) -> Error {
-    Error::skip(format_args!(
-        "{what} is larger than the limit of {cap} bytes"
-    ))
+    Error::new(
+        Kind::Limit,
+        format_args!("{what} is larger than the limit of {cap} bytes"),
+    )
 }
 
-/// Reads all of `reader`, at most `cap` bytes. Errors of kind `Skip` when there is more, else `Retry`.
+/// Reads all of `reader`, at most `cap` bytes. Errors of kind `Limit` when there is more, else `Retry`.
 pub(crate) fn read_all(reader: impl Read, cap: u64, what: &'static str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     Limited::new(reader, cap, what)
@@ -122,6 +123,6 @@ mod tests {
         assert_eq!(read_all(&b"12345"[..], 5, "page").unwrap(), b"12345");
         let err = read_all(&b"123456"[..], 5, "page").unwrap_err();
         assert_eq!(err.to_string(), "page is larger than the limit of 5 bytes");
-        assert_eq!(err.kind(), Kind::Skip);
+        assert_eq!(err.kind(), Kind::Limit);
     }
 }

@@ -1,6 +1,7 @@
 mod ecosystem;
 mod error;
 mod image;
+mod layer;
 mod limit;
 mod printable;
 mod sbom;

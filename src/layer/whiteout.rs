@@ -1,0 +1,89 @@
+//! Whiteouts: how a layer removes what lies below it (OCI image-spec, layer.md, "Whiteouts").
+
+const PREFIX: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
+const AUFS_META: &str = ".wh..wh.";
+
+/// What the name of an entry says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Marker {
+    /// An ordinary entry.
+    None,
+    /// The lower entry of this path is removed.
+    Removes(String),
+    /// The lower contents of this directory are hidden; `""` is the root.
+    Hides(String),
+    /// Bookkeeping of aufs, of no meaning to an image.
+    Meta,
+    /// `.wh.` with no name behind it: removes nothing that could be named.
+    Bare,
+}
+
+/// Reads the marker of a normalized path.
+pub(crate) fn marker(path: &str) -> Marker {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some(removed) = name.strip_prefix(PREFIX) else {
+        return Marker::None;
+    };
+    if name == OPAQUE {
+        return Marker::Hides(parent.to_owned());
+    }
+    if name.starts_with(AUFS_META) {
+        return Marker::Meta;
+    }
+    // A name of dots alone would remove the directory itself or its parent.
+    if removed.is_empty() || removed == "." || removed == ".." {
+        return Marker::Bare;
+    }
+    Marker::Removes(if parent.is_empty() {
+        removed.to_owned()
+    } else {
+        format!("{parent}/{removed}")
+    })
+}
+
+/// Whether a removal of `removed` takes the file `path` with it.
+pub(crate) fn removes(removed: &str, path: &str) -> bool {
+    path.strip_prefix(removed)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether an opaque directory `hidden` hides the lower file `path`.
+pub(crate) fn hides(hidden: &str, path: &str) -> bool {
+    hidden.is_empty()
+        || path
+            .strip_prefix(hidden)
+            .is_some_and(|rest| rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers() {
+        let removes = |path: &str| Marker::Removes(path.to_owned());
+        let hides = |path: &str| Marker::Hides(path.to_owned());
+        for (path, want) in [
+            ("etc/passwd", Marker::None),
+            ("etc/.wh.passwd", removes("etc/passwd")),
+            (".wh.etc", removes("etc")),
+            ("a/b/.wh..wh..opq", hides("a/b")),
+            (".wh..wh..opq", hides("")),
+            (".wh..wh.plnk", Marker::Meta),
+            ("etc/.wh.", Marker::Bare),
+            (".wh.", Marker::Bare),
+            ("etc/.wh...", Marker::Bare),
+            ("etc/.wh..", Marker::Bare),
+            ("etc/x.wh.y", Marker::None),
+        ] {
+            assert_eq!(marker(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_removal_takes_what_is_below_and_nothing_beside() {
+        assert!(removes("a/b", "a/b") && removes("a/b", "a/b/c") && !removes("a/b", "a/bc"));
+        assert!(hides("a", "a/b") && !hides("a", "a") && !hides("a", "ab") && hides("", "x"));
+    }
+}
