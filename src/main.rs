@@ -1,10 +1,13 @@
+mod distribution;
 mod ecosystem;
 mod error;
 mod http;
 mod image;
+mod indexer;
 mod layer;
 mod limit;
 mod log;
+mod options;
 mod printable;
 mod sbom;
 mod secret;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::descriptor::Wire;
 use crate::error::{Error, Result};
-use crate::image::Descriptor;
+use crate::image::{Descriptor, Digest, Hasher, Version};
 use crate::limit;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -35,6 +35,48 @@ const IMAGE_CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
+
+/// A manifest or index as received: its digest is over these bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct RawManifest {
+    pub(crate) bytes: Vec<u8>,
+    /// As the server says; may be empty.
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
+}
+
+impl RawManifest {
+    /// Digests `bytes` and compares with the digest in `asked`, else with the one that the server `claimed`.
+    /// Errors (`Retry`) when they differ.
+    pub(crate) fn checked(
+        bytes: Vec<u8>,
+        media_type: String,
+        asked: &Version,
+        claimed: Option<&Digest>,
+    ) -> Result<Self> {
+        let expected = match asked {
+            Version::Digest(digest) => Some(digest),
+            Version::Tag(_) => claimed,
+        };
+        let mut hasher = expected.map_or_else(Hasher::sha256, Digest::hasher);
+        hasher.update(&bytes);
+        let digest = hasher.finish();
+        match expected {
+            Some(expected) if *expected != digest => Err(Error::retry(format_args!(
+                "manifest has the digest `{digest}`, expected `{expected}`"
+            ))),
+            _ => Ok(RawManifest {
+                bytes,
+                media_type,
+                digest,
+            }),
+        }
+    }
+
+    pub(crate) fn parse(&self) -> Result<Manifest> {
+        Manifest::parse(&self.bytes, &self.media_type)
+    }
+}
 
 /// A parsed manifest or index.
 #[derive(Debug, PartialEq, Eq)]

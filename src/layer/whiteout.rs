@@ -42,20 +42,6 @@ pub(crate) fn marker(path: &str) -> Marker {
     })
 }
 
-/// Whether a removal of `removed` takes the file `path` with it.
-pub(crate) fn removes(removed: &str, path: &str) -> bool {
-    path.strip_prefix(removed)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Whether an opaque directory `hidden` hides the lower file `path`.
-pub(crate) fn hides(hidden: &str, path: &str) -> bool {
-    hidden.is_empty()
-        || path
-            .strip_prefix(hidden)
-            .is_some_and(|rest| rest.starts_with('/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,11 +65,5 @@ mod tests {
         ] {
             assert_eq!(marker(path), want, "{path}");
         }
-    }
-
-    #[test]
-    fn a_removal_takes_what_is_below_and_nothing_beside() {
-        assert!(removes("a/b", "a/b") && removes("a/b", "a/b/c") && !removes("a/b", "a/bc"));
-        assert!(hides("a", "a/b") && !hides("a", "a") && !hides("a", "ab") && hides("", "x"));
     }
 }

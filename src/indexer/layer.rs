@@ -1,0 +1,337 @@
+//! One pass over a layer: every entry looked at, wanted files kept, all of it digested.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+use crate::ecosystem::{self, Candidate, Ecosystem, Extract, Want};
+use crate::error::{Error, Kind, Result};
+use crate::image::{Descriptor, Digest};
+use crate::layer::Stream;
+use crate::layer::tar::{Entry, EntryKind, Tar};
+use crate::layer::whiteout::{Marker, marker};
+use crate::limit;
+use crate::sbom::layer::PathKind;
+use crate::sbom::{EvidenceFile, LayerFacts, PathSet, Problem};
+
+/// Effort of the compression of evidence: it is small, and time counts.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Reads a layer to its end.
+///
+/// Errors: `Limit` when the layer is over a limit as a whole; `Retry` when the registry sent other bytes than
+/// the digest names, or the connection broke; `Skip` when the stored bytes are no layer.
+pub(crate) fn read(
+    blob: impl Read,
+    descriptor: &Descriptor,
+    max_tar_bytes: u64,
+) -> Result<LayerFacts> {
+    let mut stream = Stream::open(blob, &descriptor.digest, descriptor.size, max_tar_bytes)?;
+    let mut collected = Collected::default();
+    match collected.walk(stream.tar()) {
+        Ok(()) => {}
+        Err(err) if err.kind() == Kind::Skip => {
+            stream.verify_blob()?;
+            return Err(err);
+        }
+        Err(err) => return Err(err),
+    }
+    let totals = stream.finish()?;
+    Ok(collected.into_facts(descriptor, totals.diff_id, totals.tar_bytes))
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Collected {
+    n_entries: u64,
+    whiteouts: BTreeSet<String>,
+    opaques: BTreeSet<String>,
+    whiteout_bytes: usize,
+    path_hashes: Vec<u64>,
+    /// By path, then ecosystem; a later entry of a path replaces an earlier one.
+    evidence: BTreeMap<String, Vec<EvidenceFile>>,
+    evidence_bytes: usize,
+    evidence_files: usize,
+    problems: Problems,
+}
+
+#[derive(Default)]
+struct Problems {
+    listed: BTreeSet<Problem>,
+    unlisted: u64,
+}
+
+impl Problems {
+    fn add(&mut self, subject: &str, path: &str, message: impl Into<String>) {
+        if self.listed.len() >= limit::PROBLEMS {
+            self.unlisted += 1;
+            return;
+        }
+        self.listed.insert(Problem {
+            subject: subject.to_owned(),
+            path: path.to_owned(),
+            message: message.into(),
+        });
+    }
+}
+
+/// One ecosystem's wish for the file at hand.
+struct Taker {
+    row: &'static Ecosystem,
+    how: Taking,
+}
+
+enum Taking {
+    Whole(Vec<u8>),
+    Part {
+        extract: Box<dyn Extract>,
+        wants_more: bool,
+    },
+}
+
+impl Collected {
+    fn walk(&mut self, tar: &mut Tar<impl Read>) -> Result<()> {
+        let mut takers: Vec<Taker> = Vec::new();
+        let mut path = String::new();
+        while let Some(entry) = tar.next()? {
+            self.n_entries += 1;
+            if self.n_entries > limit::LAYER_ENTRIES {
+                let message = format!(
+                    "the layer has more than the limit of {} entries",
+                    limit::LAYER_ENTRIES
+                );
+                return Err(Error::new(Kind::Limit, message));
+            }
+            if self.look_at(&entry, &mut takers)? {
+                entry.path().clone_into(&mut path);
+                while takers.iter().any(Taker::wants_more)
+                    && let Some(chunk) = tar.content()?
+                {
+                    takers.iter_mut().for_each(|taker| taker.feed(chunk));
+                }
+                self.keep(&path, &mut takers)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes an entry. Returns whether its content is wanted, by `takers`.
+    fn look_at(&mut self, entry: &Entry<'_>, takers: &mut Vec<Taker>) -> Result<bool> {
+        takers.clear();
+        let path = entry.path();
+        if entry.leaves_root {
+            self.problems.add(
+                "layer",
+                path,
+                "the name leads out of the image; the entry is skipped",
+            );
+            return Ok(false);
+        }
+        if path.is_empty() {
+            return Ok(false);
+        }
+        if path.split('/').count() > limit::PATH_DEPTH {
+            self.problems.add(
+                "layer",
+                path,
+                format!("the path is deeper than the limit of {}", limit::PATH_DEPTH),
+            );
+            return Ok(false);
+        }
+        match marker(path) {
+            Marker::None => {}
+            Marker::Removes(removed) => return self.note_whiteout(removed, Marker::Removes),
+            Marker::Hides(hidden) => return self.note_whiteout(hidden, Marker::Hides),
+            Marker::Meta => return Ok(false),
+            Marker::Bare => {
+                self.problems
+                    .add("layer", path, "whiteout without a name; it is ignored");
+                return Ok(false);
+            }
+        }
+        let path_kind = if entry.kind == EntryKind::Directory {
+            PathKind::Directory
+        } else {
+            PathKind::Leaf
+        };
+        self.path_hashes.push(PathSet::hash(path, path_kind));
+        // A second entry of the same path replaces the first, whatever it is.
+        if let Some(replaced) = self.evidence.remove(path) {
+            self.evidence_files -= replaced.len();
+        }
+        match entry.kind {
+            EntryKind::File => self.want(entry, takers),
+            EntryKind::HardLink => self.link(entry),
+            EntryKind::Directory | EntryKind::Symlink | EntryKind::Other => {}
+        }
+        Ok(!takers.is_empty())
+    }
+
+    fn note_whiteout(&mut self, path: String, kind: fn(String) -> Marker) -> Result<bool> {
+        self.whiteout_bytes += path.len();
+        if self.whiteout_bytes > limit::WHITEOUT_BYTES {
+            return Err(limit::over(
+                "the list of whiteouts",
+                limit::WHITEOUT_BYTES as u64,
+            ));
+        }
+        match kind(path) {
+            Marker::Hides(path) => self.opaques.insert(path),
+            Marker::Removes(path) => self.whiteouts.insert(path),
+            _ => false,
+        };
+        Ok(false)
+    }
+
+    fn want(&mut self, entry: &Entry<'_>, takers: &mut Vec<Taker>) {
+        let candidate = Candidate {
+            path: entry.path(),
+            size: entry.size,
+            is_executable: entry.mode & 0o111 != 0,
+        };
+        for row in ecosystem::ALL {
+            let Some(want) = (row.wants)(&candidate) else {
+                continue;
+            };
+            if entry.is_sparse {
+                self.problems.add(
+                    row.name,
+                    entry.path(),
+                    "sparse file; its contents are not read",
+                );
+                continue;
+            }
+            match want {
+                Want::Whole { max } => {
+                    let max = max.min(limit::EVIDENCE_FILE_BYTES);
+                    if entry.size > max {
+                        let message = format!("{} bytes are over the limit of {max}", entry.size);
+                        self.problems.add(row.name, entry.path(), message);
+                        continue;
+                    }
+                    let bytes = Vec::with_capacity(usize::try_from(entry.size).unwrap_or(0));
+                    takers.push(Taker {
+                        row,
+                        how: Taking::Whole(bytes),
+                    });
+                }
+                Want::Part(extract) => takers.push(Taker {
+                    row,
+                    how: Taking::Part {
+                        extract,
+                        wants_more: true,
+                    },
+                }),
+            }
+        }
+    }
+
+    /// A hard link has the content of another entry of the same layer: take over what was kept of it.
+    fn link(&mut self, entry: &Entry<'_>) {
+        let candidate = Candidate {
+            path: entry.path(),
+            size: 0,
+            is_executable: false,
+        };
+        let target = self.evidence.get(entry.link()).cloned().unwrap_or_default();
+        let mut linked = Vec::new();
+        for row in ecosystem::ALL {
+            if let Some(found) = target.iter().find(|found| found.ecosystem == row.name) {
+                linked.push(EvidenceFile {
+                    path: entry.path().to_owned(),
+                    ..found.clone()
+                });
+            } else if matches!((row.wants)(&candidate), Some(Want::Whole { .. })) {
+                self.problems.add(
+                    row.name,
+                    entry.path(),
+                    format!(
+                        "hard link to `{}`, whose contents were not kept",
+                        entry.link()
+                    ),
+                );
+            }
+        }
+        for evidence in linked {
+            self.store(evidence);
+        }
+    }
+
+    fn keep(&mut self, path: &str, takers: &mut Vec<Taker>) -> Result<()> {
+        for taker in takers.drain(..) {
+            let bytes = match taker.how {
+                Taking::Whole(bytes) => Some(bytes),
+                Taking::Part { extract, .. } => match extract.finish() {
+                    Ok(bytes) => bytes,
+                    Err(message) => {
+                        self.problems.add(taker.row.name, path, message);
+                        None
+                    }
+                },
+            };
+            let Some(bytes) = bytes else { continue };
+            let compressed = zstd::bulk::compress(&bytes, ZSTD_LEVEL)
+                .map_err(|err| Error::stop(format_args!("compressing evidence: {err}")))?;
+            self.store(EvidenceFile {
+                path: path.to_owned(),
+                ecosystem: taker.row.name,
+                digest: Digest::of(&bytes),
+                compressed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Keeps a piece of evidence, or says that there are too many.
+    fn store(&mut self, evidence: EvidenceFile) {
+        let bytes = self.evidence_bytes + evidence.compressed.len();
+        if self.evidence_files >= limit::EVIDENCE_FILES || bytes > limit::EVIDENCE_BYTES {
+            self.problems.add(
+                evidence.ecosystem,
+                &evidence.path,
+                "the layer has more evidence than the limit; not kept",
+            );
+            return;
+        }
+        self.evidence_bytes = bytes;
+        self.evidence_files += 1;
+        self.evidence
+            .entry(evidence.path.clone())
+            .or_default()
+            .push(evidence);
+    }
+
+    fn into_facts(self, descriptor: &Descriptor, diff_id: Digest, tar_size: u64) -> LayerFacts {
+        LayerFacts {
+            digest: descriptor.digest.clone(),
+            diff_id,
+            size: descriptor.size,
+            tar_size,
+            n_entries: self.n_entries,
+            whiteouts: self.whiteouts.into_iter().collect(),
+            opaques: self.opaques.into_iter().collect(),
+            paths: PathSet::from_hashes(self.path_hashes),
+            evidence: self.evidence.into_values().flatten().collect(),
+            problems: self.problems.listed.into_iter().collect(),
+            problems_unlisted: self.problems.unlisted,
+        }
+    }
+}
+
+impl Taker {
+    fn wants_more(&self) -> bool {
+        match &self.how {
+            Taking::Whole(_) => true,
+            Taking::Part { wants_more, .. } => *wants_more,
+        }
+    }
+
+    fn feed(&mut self, chunk: &[u8]) {
+        match &mut self.how {
+            Taking::Whole(bytes) => bytes.extend_from_slice(chunk),
+            Taking::Part {
+                extract,
+                wants_more,
+            } => *wants_more = *wants_more && extract.feed(chunk),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The embedded store: SQLite in the data directory, shared by every command and process.
+//!
+//! In and out: values of `image`, `sbom` and this module's own rows; functions are named after the question
+//! they answer, and no SQL stands anywhere else. One connection of a process writes, under a lock that is
+//! never held over a socket; reads have connections of their own and are never blocked (WAL). Several
+//! processes may use one store: a writer waits for the other up to [`BUSY`].
+//!
+//! Errors: `Stop` when the file is damaged, full or not writable; `Retry` when another process held the write
+//! lock too long.
+//!
+//! *Invariant:* every write is one transaction, so a process killed at any moment leaves no half-written
+//! state.
+
+pub(crate) mod images;
+pub(crate) mod layers;
+pub(crate) mod packages;
+pub(crate) mod queue;
+mod schema;
+pub(crate) mod tags;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Kind, Result};
+use crate::time::Timestamp;
+
+/// How long to wait for another process's write; theirs are short.
+const BUSY: Duration = Duration::from_secs(60);
+/// Name of the file in the data directory.
+const FILE: &str = "crowsnest.db";
+
+/// The open store.
+pub(crate) struct Store {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+/// Numbers for `crowsnest status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) repositories: u64,
+    pub(crate) tags: u64,
+    pub(crate) images: u64,
+    pub(crate) layers: u64,
+    /// Compressed bytes of the layers read.
+    pub(crate) layer_bytes: u64,
+    pub(crate) packages: u64,
+    /// Bytes of the store's files.
+    pub(crate) store_bytes: u64,
+}
+
+impl Store {
+    /// Opens the store in `dir`, making both when they are not there, and brings the schema up to date.
+    /// Errors (`Stop`) when that cannot be done, or a newer version made the store.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let shown = dir.display();
+        std::fs::create_dir_all(dir).map_err(|err| {
+            Error::stop(format_args!("data directory `{shown}`: {err}")).hint("choose another with --data-dir")
+        })?;
+        let path = dir.join(FILE);
+        let mut writer = connect(&path, OpenFlags::default())?;
+        schema::migrate(&mut writer).map_err(|err| err.context(format_args!("opening the store `{}`", path.display())))?;
+        Ok(Store { path, writer: Mutex::new(writer), readers: Mutex::default() })
+    }
+
+    /// Opens the store in `dir` for a command that only looks.
+    /// Errors (`Tell`) when there is none.
+    pub(crate) fn open_existing(dir: &Path) -> Result<Self> {
+        if !dir.join(FILE).exists() {
+            return Err(Error::tell(format_args!("there is no store in `{}` yet", dir.display()))
+                .hint("run `crowsnest watch` first, or name its data directory with --data-dir"));
+        }
+        Self::open(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` in one write transaction.
+    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut run = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|err| self.error(&err))
+    }
+
+    /// Runs `work` on a connection of its own, seeing one state of the store.
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?,
+        };
+        let run = || {
+            let transaction = connection.unchecked_transaction()?;
+            let value = work(&transaction)?;
+            transaction.finish()?;
+            Ok(value)
+        };
+        let value = run().map_err(|err| self.error(&err))?;
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        Ok(value)
+    }
+
+    fn error(&self, err: &rusqlite::Error) -> Error {
+        store_error(err).context(format_args!("store `{}`", self.path.display()))
+    }
+
+    /// Everything counted.
+    pub(crate) fn counts(&self) -> Result<Counts> {
+        let mut counts = self.read(|db| {
+            db.query_row(
+                "SELECT (SELECT count(*) FROM repository),
+                        (SELECT count(*) FROM tag WHERE gone_at IS NULL),
+                        (SELECT count(*) FROM manifest WHERE kind = 'image' AND indexed_at IS NOT NULL),
+                        (SELECT count(*) FROM layer WHERE refused IS NULL),
+                        (SELECT coalesce(sum(size), 0) FROM layer WHERE refused IS NULL),
+                        (SELECT count(*) FROM package)",
+                [],
+                |row| {
+                    Ok(Counts {
+                        repositories: row.get(0)?,
+                        tags: row.get(1)?,
+                        images: row.get(2)?,
+                        layers: row.get(3)?,
+                        layer_bytes: row.get(4)?,
+                        packages: row.get(5)?,
+                        store_bytes: 0,
+                    })
+                },
+            )
+        })?;
+        counts.store_bytes = ["", "-wal"]
+            .iter()
+            .filter_map(|suffix| std::fs::metadata(format!("{}{suffix}", self.path.display())).ok())
+            .map(|file| file.len())
+            .sum();
+        Ok(counts)
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // A killed process loses nothing; only a power cut may cost the last passes, which are repeated.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "cache_size", -4096)?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    };
+    open().map_err(|err: rusqlite::Error| store_error(&err).context(format_args!("opening the store `{}`", path.display())))
+}
+
+fn store_error(err: &rusqlite::Error) -> Error {
+    match err.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::new(Kind::Retry, "another process is writing for too long")
+        }
+        Some(ErrorCode::DiskFull) => Error::stop("the disk is full").hint("free some space; nothing was damaged"),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Error::stop(err).hint("the data directory must be writable; choose another with --data-dir")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            Error::stop(err).hint("move the file away and run again: everything in it can be read from the registries")
+        }
+        _ => Error::stop(err),
+    }
+}
+
+/// Reads a stored moment.
+fn moment(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+}
+
+/// A list of short texts in one column.
+fn joined(texts: &[String]) -> String {
+    texts.join("\n")
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,189 @@
+//! The tables, and the steps from one version of them to the next.
+//!
+//! What grows is unique layers and packages: an image adds a row, its list of layers, and the exceptions
+//! (masks). Moments are milliseconds since 1970.
+
+use rusqlite::Connection;
+
+use super::store_error;
+use crate::error::{Error, Result};
+
+/// One script a version; `user_version` counts those that ran. A released script is never edited.
+const STEPS: &[&str] = &["
+    -- A registry or folder that was watched.
+    CREATE TABLE source (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        facts TEXT NOT NULL DEFAULT '{}',   -- what was learnt of the server, JSON
+        listed_at INTEGER,                  -- the end of the last complete listing
+        error TEXT,                         -- why it cannot be listed now
+        error_since INTEGER
+    );
+    CREATE TABLE repository (
+        id INTEGER PRIMARY KEY,
+        source_id INTEGER NOT NULL REFERENCES source,
+        name TEXT NOT NULL,                 -- inside the source
+        shown TEXT NOT NULL,                -- as users pull it, host included
+        UNIQUE (source_id, name)
+    );
+    CREATE TABLE tag (
+        id INTEGER PRIMARY KEY,
+        repository_id INTEGER NOT NULL REFERENCES repository,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,               -- of the manifest or index it points to
+        first_seen INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL,
+        gone_at INTEGER,
+        UNIQUE (repository_id, name)
+    );
+    CREATE INDEX tag_digest ON tag (digest);
+    -- Images, indexes and other artifacts by their digest.
+    CREATE TABLE manifest (
+        id INTEGER PRIMARY KEY,
+        digest TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL CHECK (kind IN ('image', 'index', 'artifact')),
+        media_type TEXT NOT NULL,
+        artifact_type TEXT,
+        config_digest TEXT,
+        platform TEXT,
+        created TEXT,
+        user TEXT,
+        env_names TEXT NOT NULL DEFAULT '',
+        label_names TEXT NOT NULL DEFAULT '',
+        size INTEGER NOT NULL DEFAULT 0,    -- compressed bytes of the layers
+        distro TEXT NOT NULL DEFAULT 'unknown',
+        distro_facts TEXT,
+        n_packages INTEGER NOT NULL DEFAULT 0,
+        n_problems INTEGER NOT NULL DEFAULT 0,
+        n_refused INTEGER NOT NULL DEFAULT 0,
+        indexed_at INTEGER                  -- NULL until every layer is accounted for
+    );
+    CREATE TABLE index_entry (
+        index_id INTEGER NOT NULL REFERENCES manifest,
+        position INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('image', 'attestation', 'other')),
+        platform TEXT,
+        PRIMARY KEY (index_id, position)
+    ) WITHOUT ROWID;
+    CREATE TABLE layer (
+        id INTEGER PRIMARY KEY,
+        digest TEXT NOT NULL UNIQUE,
+        diff_id TEXT,
+        size INTEGER NOT NULL,
+        tar_size INTEGER NOT NULL DEFAULT 0,
+        n_entries INTEGER NOT NULL DEFAULT 0,
+        ecosystems TEXT NOT NULL,           -- that looked at it
+        refused TEXT,                       -- why it was not read, when it is over a limit
+        whiteouts BLOB,                     -- NULL when there are none
+        opaques BLOB,
+        paths BLOB,
+        problems_unlisted INTEGER NOT NULL DEFAULT 0,
+        read_at INTEGER NOT NULL
+    );
+    CREATE TABLE image_layer (
+        manifest_id INTEGER NOT NULL REFERENCES manifest,
+        position INTEGER NOT NULL,
+        layer_id INTEGER NOT NULL REFERENCES layer,
+        PRIMARY KEY (manifest_id, position)
+    ) WITHOUT ROWID;
+    CREATE INDEX image_layer_layer ON image_layer (layer_id);
+    -- Raw evidence, zstd, by the digest of what it holds.
+    CREATE TABLE content (
+        id INTEGER PRIMARY KEY,
+        digest TEXT NOT NULL UNIQUE,
+        raw BLOB NOT NULL
+    );
+    CREATE TABLE layer_evidence (
+        layer_id INTEGER NOT NULL REFERENCES layer,
+        path TEXT NOT NULL,
+        ecosystem TEXT NOT NULL,
+        content_id INTEGER NOT NULL REFERENCES content,
+        PRIMARY KEY (layer_id, path, ecosystem)
+    ) WITHOUT ROWID;
+    CREATE INDEX layer_evidence_content ON layer_evidence (content_id);
+    CREATE TABLE layer_problem (
+        layer_id INTEGER NOT NULL REFERENCES layer,
+        subject TEXT NOT NULL,
+        path TEXT NOT NULL,
+        message TEXT NOT NULL,
+        PRIMARY KEY (layer_id, subject, path, message)
+    ) WITHOUT ROWID;
+    -- What an ecosystem reads out of content. Packages of a distribution are named by it, so the same
+    -- content may be read for several; '' for all other ecosystems.
+    CREATE TABLE evidence (
+        id INTEGER PRIMARY KEY,
+        content_id INTEGER NOT NULL REFERENCES content,
+        ecosystem TEXT NOT NULL,
+        distro TEXT NOT NULL,
+        version INTEGER NOT NULL,           -- of the ecosystem
+        problems TEXT NOT NULL DEFAULT '',
+        UNIQUE (content_id, ecosystem, distro)
+    );
+    CREATE TABLE package (
+        id INTEGER PRIMARY KEY,
+        purl TEXT NOT NULL,
+        type TEXT NOT NULL,
+        namespace TEXT,
+        name TEXT NOT NULL,
+        version TEXT NOT NULL,
+        architecture TEXT,
+        source_name TEXT,
+        source_version TEXT,
+        licenses TEXT NOT NULL,
+        UNIQUE (purl, licenses)
+    );
+    CREATE INDEX package_name ON package (name);
+    CREATE TABLE evidence_package (
+        evidence_id INTEGER NOT NULL REFERENCES evidence,
+        package_id INTEGER NOT NULL REFERENCES package,
+        PRIMARY KEY (evidence_id, package_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX evidence_package_package ON evidence_package (package_id);
+    -- Evidence of a layer that does not count in an image, since a higher layer hides it.
+    CREATE TABLE image_mask (
+        manifest_id INTEGER NOT NULL REFERENCES manifest,
+        position INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        PRIMARY KEY (manifest_id, position, path)
+    ) WITHOUT ROWID;
+    -- Images to be read, one row a tag. A row goes when its work is done.
+    CREATE TABLE job (
+        id INTEGER PRIMARY KEY,
+        tag_id INTEGER NOT NULL UNIQUE REFERENCES tag,
+        state TEXT NOT NULL CHECK (state IN ('ready', 'failed')),
+        is_final INTEGER NOT NULL DEFAULT 0,  -- a failure that trying again cannot change
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_try INTEGER NOT NULL,
+        error TEXT,
+        hint TEXT,
+        lease_owner TEXT,
+        lease_until INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL
+    );
+    CREATE INDEX job_next ON job (state, next_try);
+    "];
+
+/// Brings the schema up to date. Errors (`Stop`) when a newer version of the program made the store.
+pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    let run = |connection: &mut Connection| -> rusqlite::Result<usize> {
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let done: usize = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        for step in STEPS.get(done..).unwrap_or_default() {
+            transaction.execute_batch(step)?;
+        }
+        if done < STEPS.len() {
+            transaction.pragma_update(None, "user_version", STEPS.len())?;
+        }
+        transaction.commit()?;
+        Ok(done)
+    };
+    let done: usize =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|err| store_error(&err))?;
+    let done = if done == STEPS.len() { done } else { run(connection).map_err(|err| store_error(&err))? };
+    if done > STEPS.len() {
+        return Err(Error::stop(format_args!("it has schema {done}, this version knows {}", STEPS.len()))
+            .hint("use the newer crowsnest that made it"));
+    }
+    Ok(())
+}
