@@ -56,6 +56,7 @@ const STEPS: &[&str] = &["
         n_packages INTEGER NOT NULL DEFAULT 0,
         n_problems INTEGER NOT NULL DEFAULT 0,
         n_refused INTEGER NOT NULL DEFAULT 0,
+        platforms TEXT NOT NULL DEFAULT '', -- of an index: those that were asked for, '' = all
         indexed_at INTEGER                  -- NULL until every layer is accounted for
     );
     CREATE TABLE index_entry (

@@ -1,0 +1,203 @@
+//! Layers: what was read of each, once.
+
+use std::io::Read;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Store, joined, split};
+use crate::error::Result;
+use crate::image::Digest;
+use crate::sbom::{LayerFacts, PathSet};
+use crate::time::Timestamp;
+
+/// Bytes of an unpacked list of paths: the limit of whiteouts, and their line breaks.
+const LIST_BYTES: u64 = 2 * crate::limit::WHITEOUT_BYTES as u64;
+
+/// A layer of an image as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredLayer {
+    pub(crate) digest: Digest,
+    /// Of the tar; `None` when it was not read.
+    pub(crate) diff_id: Option<Digest>,
+    /// Why it was not read.
+    pub(crate) refused: Option<String>,
+    pub(crate) whiteouts: Vec<String>,
+    pub(crate) opaques: Vec<String>,
+    pub(crate) paths: PathSet,
+    pub(crate) evidence: Vec<StoredEvidence>,
+    pub(crate) n_problems: u64,
+}
+
+/// An evidence file of a layer, without its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredEvidence {
+    pub(crate) path: String,
+    pub(crate) ecosystem: String,
+    pub(crate) content: ContentId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ContentId(pub(super) i64);
+
+impl Store {
+    /// Whether the layer is accounted for by all of `ecosystems`.
+    pub(crate) fn has_layer(&self, digest: &Digest, ecosystems: &str) -> Result<bool> {
+        self.read(|db| {
+            db.prepare_cached("SELECT 1 FROM layer WHERE digest = ?1 AND ecosystems = ?2")?
+                .exists(params![digest.as_str(), ecosystems])
+        })
+    }
+
+    /// Stores what a pass over a layer learnt, replacing what an older version learnt.
+    pub(crate) fn save_layer(&self, facts: &LayerFacts, ecosystems: &str) -> Result<()> {
+        let (whiteouts, opaques) = (packed(&facts.whiteouts), packed(&facts.opaques));
+        self.write(|db| {
+            let layer_id = layer_row(db, &facts.digest, facts.size, ecosystems)?;
+            db.prepare_cached(
+                "UPDATE layer SET diff_id = ?2, tar_size = ?3, n_entries = ?4, refused = NULL, whiteouts = ?5,
+                        opaques = ?6, paths = ?7, problems_unlisted = ?8 WHERE id = ?1",
+            )?
+            .execute(params![
+                layer_id,
+                facts.diff_id.as_str(),
+                facts.tar_size,
+                facts.n_entries,
+                whiteouts,
+                opaques,
+                facts.paths.as_bytes(),
+                facts.problems_unlisted
+            ])?;
+            let mut content = db.prepare_cached(
+                "INSERT INTO content (digest, raw) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            )?;
+            let mut evidence = db.prepare_cached(
+                "INSERT INTO layer_evidence (layer_id, path, ecosystem, content_id)
+                 VALUES (?1, ?2, ?3, (SELECT id FROM content WHERE digest = ?4))",
+            )?;
+            for file in &facts.evidence {
+                content.execute(params![file.digest.as_str(), file.compressed])?;
+                evidence.execute(params![layer_id, file.path, file.ecosystem, file.digest.as_str()])?;
+            }
+            let mut problem = db.prepare_cached("INSERT OR IGNORE INTO layer_problem VALUES (?1, ?2, ?3, ?4)")?;
+            for found in &facts.problems {
+                problem.execute(params![layer_id, found.subject, found.path, found.message])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Stores that a layer is not read, and why.
+    pub(crate) fn refuse_layer(&self, digest: &Digest, size: u64, reason: &str, ecosystems: &str) -> Result<()> {
+        self.write(|db| {
+            let layer_id = layer_row(db, digest, size, ecosystems)?;
+            db.execute("UPDATE layer SET refused = ?2 WHERE id = ?1", params![layer_id, reason])
+        })?;
+        Ok(())
+    }
+
+    /// The stored layers of those digests, in that order. A layer that is not stored is left out.
+    pub(crate) fn layers(&self, digests: &[Digest]) -> Result<Vec<StoredLayer>> {
+        self.read(|db| digests.iter().filter_map(|digest| stored_layer(db, digest).transpose()).collect())
+    }
+}
+
+/// The row of a layer, emptied of what was known.
+fn layer_row(db: &Connection, digest: &Digest, size: u64, ecosystems: &str) -> rusqlite::Result<i64> {
+    let layer_id: i64 = db
+        .prepare_cached(
+            "INSERT INTO layer (digest, size, ecosystems, read_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (digest) DO UPDATE SET ecosystems = excluded.ecosystems, read_at = excluded.read_at
+             RETURNING id",
+        )?
+        .query_row(params![digest.as_str(), size, ecosystems, Timestamp::now().as_millis()], |row| row.get(0))?;
+    db.prepare_cached("DELETE FROM layer_evidence WHERE layer_id = ?1")?.execute([layer_id])?;
+    db.prepare_cached("DELETE FROM layer_problem WHERE layer_id = ?1")?.execute([layer_id])?;
+    Ok(layer_id)
+}
+
+fn stored_layer(db: &Connection, digest: &Digest) -> rusqlite::Result<Option<StoredLayer>> {
+    let found = db
+        .prepare_cached(
+            "SELECT id, diff_id, refused, whiteouts, opaques, paths, problems_unlisted
+                    + (SELECT count(*) FROM layer_problem WHERE layer_id = layer.id)
+             FROM layer WHERE digest = ?1",
+        )?
+        .query_row([digest.as_str()], |row| {
+            let diff_id: Option<String> = row.get(1)?;
+            Ok((
+                row.get::<_, i64>(0)?,
+                StoredLayer {
+                    digest: digest.clone(),
+                    diff_id: diff_id.and_then(|diff_id| diff_id.parse().ok()),
+                    refused: row.get(2)?,
+                    whiteouts: unpacked(row.get(3)?),
+                    opaques: unpacked(row.get(4)?),
+                    paths: PathSet::from_bytes(row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default()),
+                    evidence: Vec::new(),
+                    n_problems: row.get(6)?,
+                },
+            ))
+        })
+        .optional()?;
+    let Some((layer_id, mut layer)) = found else { return Ok(None) };
+    let mut query = db.prepare_cached(
+        "SELECT path, ecosystem, content_id FROM layer_evidence WHERE layer_id = ?1 ORDER BY path, ecosystem",
+    )?;
+    let evidence = query.query_map([layer_id], |row| {
+        Ok(StoredEvidence { path: row.get(0)?, ecosystem: row.get(1)?, content: ContentId(row.get(2)?) })
+    })?;
+    layer.evidence = evidence.collect::<rusqlite::Result<_>>()?;
+    Ok(Some(layer))
+}
+
+/// Paths as compressed lines; they were cut at line breaks by nobody, so those are escaped.
+fn packed(paths: &[String]) -> Option<Vec<u8>> {
+    if paths.is_empty() {
+        return None;
+    }
+    let escaped: Vec<String> =
+        paths.iter().map(|path| path.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")).collect();
+    zstd::bulk::compress(joined(&escaped).as_bytes(), 3).ok()
+}
+
+fn unpacked(bytes: Option<Vec<u8>>) -> Vec<String> {
+    let Some(bytes) = bytes else { return Vec::new() };
+    let mut text = String::new();
+    let decoder = zstd::Decoder::new(&bytes[..]).ok();
+    let _ = decoder.map(|decoder| decoder.take(LIST_BYTES).read_to_string(&mut text));
+    // `lines` gives nothing for the one empty path, an opaque root.
+    let lines = if text.is_empty() { vec![String::new()] } else { split(&text) };
+    lines.iter().map(|line| unescaped(line)).collect()
+}
+
+fn unescaped(line: &str) -> String {
+    if !line.contains('\\') {
+        return line.to_owned();
+    }
+    let mut text = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('n') => text.push('\n'),
+                Some('r') => text.push('\r'),
+                other => text.extend(other),
+            },
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_paths_survive_storage() {
+        for paths in [vec![], vec![""], vec!["", "a"], vec!["a\nb", "a\\nb", "c\r", "d e"]] {
+            let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
+            assert_eq!(unpacked(packed(&paths)), paths);
+        }
+    }
+}
