@@ -43,7 +43,7 @@ assert sorted(listing.properties["checked"]) == ["twice", "yes"]
 changed = dict(listing.properties, by=["dohq; with, odd = signs"])
 listing.properties = changed
 assert listing.properties["by"] == ["dohq; with, odd = signs"], listing.properties
-listing.del_properties("checked")
+listing.del_properties(["checked"])
 assert "checked" not in listing.properties
 print("properties changed")
 

@@ -9,6 +9,7 @@ use std::io::Read;
 use super::State;
 use super::message::{Payload, Request, Response};
 use super::registry::file_headers;
+use super::route::fault_left;
 use super::storage::{Item, Key};
 use super::time::now;
 
@@ -60,8 +61,8 @@ impl State {
             });
         }
         let (cut, short) = (switches.number("cut_blob"), switches.number("short_blob"));
-        let applies =
-            (cut > 0 || short > 0) && self.fault_left(switches.number("blob_fault_times"));
+        let applies = (cut > 0 || short > 0)
+            && fault_left(&self.blob_faults, switches.number("blob_fault_times"));
         if applies && short > 0 {
             length = length.min(short);
             reader = Box::new(reader.take(length));

@@ -368,6 +368,8 @@ fn reason(status: u16) -> &'static str {
         408 => "Request Timeout",
         416 => "Range Not Satisfiable",
         429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
         _ => "Status",
     }

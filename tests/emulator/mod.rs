@@ -120,6 +120,7 @@ pub(crate) struct State {
     log: Mutex<Vec<Logged>>,
     numbers: AtomicU64,
     faults: AtomicU64,
+    blob_faults: AtomicU64,
     fault_turns: AtomicU64,
     aql_running: AtomicU64,
     addresses: OnceLock<(SocketAddr, SocketAddr)>,
@@ -149,6 +150,7 @@ impl Emulator {
             log: Mutex::default(),
             numbers: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            blob_faults: AtomicU64::new(0),
             fault_turns: AtomicU64::new(0),
             aql_running: AtomicU64::new(0),
             addresses: OnceLock::new(),
@@ -196,7 +198,8 @@ impl Emulator {
         listener.address().to_string()
     }
 
-    /// Sets a switch. Panics on an unknown name or a wrong value.
+    /// Sets a switch; the counts of faults (`fault_every`, `fault_times`, `blob_fault_times`)
+    /// begin anew. Panics on an unknown name or a wrong value.
     pub(crate) fn set(&self, name: &str, value: &str) {
         let mut switches = self
             .state
@@ -207,6 +210,7 @@ impl Emulator {
             panic!("{text}");
         }
         self.state.faults.store(0, Ordering::Relaxed);
+        self.state.blob_faults.store(0, Ordering::Relaxed);
         self.state.fault_turns.store(0, Ordering::Relaxed);
     }
 

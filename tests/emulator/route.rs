@@ -3,7 +3,7 @@
 //! Source: `reference/registries.md` A1 (addressing), F1. *Invariant:* every answer, also a fault,
 //! carries `X-JFrog-Version`, `X-Artifactory-Id` and `X-Artifactory-Node-Id`.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
@@ -275,7 +275,7 @@ impl State {
             0 => turn.is_multiple_of(every),
             seed => scramble(seed.wrapping_add(turn)).is_multiple_of(every),
         };
-        if !strikes || !self.fault_left(switches.number("fault_times")) {
+        if !strikes || !fault_left(&self.faults, switches.number("fault_times")) {
             return None;
         }
         let mut response = match switches.status("fault_status") {
@@ -292,12 +292,6 @@ impl State {
         Some(response)
     }
 
-    /// Counts a fault; false when `limit` faults (0: no limit) have struck already.
-    pub(crate) fn fault_left(&self, limit: u64) -> bool {
-        let struck = self.faults.fetch_add(1, Ordering::Relaxed);
-        limit == 0 || struck < limit
-    }
-
     /// Adds a body's text to the newest request of the log that has none and is an AQL query.
     fn log_body(&self, text: &str) {
         let mut log = lock(&self.log);
@@ -309,6 +303,12 @@ impl State {
             request.body = Some(text.to_owned());
         }
     }
+}
+
+/// Counts a fault; false when `limit` faults (0: no limit) have struck already.
+pub(crate) fn fault_left(struck: &AtomicU64, limit: u64) -> bool {
+    let before = struck.fetch_add(1, Ordering::Relaxed);
+    limit == 0 || before < limit
 }
 
 /// Image, kind and reference of what is behind `/v2/<key>/`.

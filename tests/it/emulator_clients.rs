@@ -421,7 +421,7 @@ fn artifactory_cleanup_keeps_the_newest_images() {
     let config = config.display().to_string();
     let arguments = [
         "-m",
-        "artifactory_cleanup",
+        "artifactory_cleanup.cli",
         "--destroy",
         "--config",
         &config,
