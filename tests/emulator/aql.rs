@@ -4,10 +4,9 @@
 //! UTC. Errors are the text of a 400. *Invariant:* nothing is looked up here; a query means the
 //! same for every server.
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use wildmatch::WildMatch;
 
+use super::aql_json::{Json, strings};
 use super::time;
 
 /// What an item can be asked about.
@@ -148,7 +147,7 @@ impl Query {
             .ok_or_else(|| format!("Failed to parse query: {text}, it looks like there is syntax error near the following sub-query: {text}"))?;
         let (arguments, after) = parenthesized(rest)?;
         rest = after;
-        let criterion = criteria(Json::parse_list(arguments)?)?;
+        let criterion = criteria(parse_list(arguments)?)?;
         let mut query = Query {
             criterion,
             include: Vec::new(),
@@ -167,11 +166,11 @@ impl Query {
             rest = after;
             let position = match part[..end].trim() {
                 ".include" => {
-                    query.include = strings(&Json::parse_list(arguments)?);
+                    query.include = strings(&parse_list(arguments)?);
                     1
                 }
                 ".sort" => {
-                    query.read_sort(&Json::parse_list(arguments)?)?;
+                    query.read_sort(&parse_list(arguments)?)?;
                     2
                 }
                 ".offset" => {
@@ -245,78 +244,8 @@ fn parenthesized(text: &str) -> Result<(&str, &str), String> {
     Err(syntax(text))
 }
 
-/// JSON that keeps repeated keys, which AQL allows (`{"name":"a","name":"b"}`).
-#[derive(Debug)]
-enum Json {
-    Null,
-    Number(i64),
-    Text(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
-}
-
-impl Json {
-    fn parse_list(text: &str) -> Result<Vec<Json>, String> {
-        serde_json::from_str(&format!("[{text}]")).map_err(|_| syntax(text))
-    }
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
-        struct JsonVisitor;
-        impl<'de> Visitor<'de> for JsonVisitor {
-            type Value = Json;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
-                formatter.write_str("a JSON value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Json, E> {
-                Ok(Json::Null)
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-                Ok(Json::Text(value.to_string()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-                Ok(Json::Number(value))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-                Ok(Json::Number(i64::try_from(value).unwrap_or(i64::MAX)))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-                Ok(Json::Text(value.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
-                let mut list = Vec::new();
-                while let Some(value) = access.next_element()? {
-                    list.push(value);
-                }
-                Ok(Json::Array(list))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = access.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Json::Object(entries))
-            }
-        }
-        deserializer.deserialize_any(JsonVisitor)
-    }
-}
-
-fn strings(list: &[Json]) -> Vec<String> {
-    let texts = list.iter().filter_map(|value| match value {
-        Json::Text(text) => Some(text.clone()),
-        _ => None,
-    });
-    texts.collect()
+fn parse_list(text: &str) -> Result<Vec<Json>, String> {
+    Json::parse_list(text).ok_or_else(|| syntax(text))
 }
 
 /// The conditions of a list of objects.

@@ -15,6 +15,9 @@
 
 mod aql;
 mod aql_answer;
+mod aql_json;
+mod aql_rows;
+mod aql_text;
 mod auth;
 mod files;
 mod layout;
