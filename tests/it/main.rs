@@ -1,1 +1,10 @@
 //! Integration tests: the real binary against real registries.
+//!
+//! Helpers: [`emulator`] (an Artifactory), [`registry`] (a plain registry), [`temp_dir`].
+
+#[path = "../emulator/mod.rs"]
+mod emulator;
+mod emulator_clients;
+mod emulator_wire;
+mod registry;
+mod temp_dir;
