@@ -12,6 +12,7 @@ mod printable;
 mod sbom;
 mod secret;
 mod stop;
+mod store;
 mod time;
 
 fn main() {}

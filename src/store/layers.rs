@@ -87,22 +87,41 @@ impl Store {
     }
 
     /// Stores that a layer is not read, and why.
-    pub(crate) fn refuse_layer(&self, digest: &Digest, size: u64, reason: &str, ecosystems: &str) -> Result<()> {
+    pub(crate) fn refuse_layer(
+        &self,
+        digest: &Digest,
+        size: u64,
+        reason: &str,
+        ecosystems: &str,
+    ) -> Result<()> {
         self.write(|db| {
             let layer_id = layer_row(db, digest, size, ecosystems)?;
-            db.execute("UPDATE layer SET refused = ?2 WHERE id = ?1", params![layer_id, reason])
+            db.execute(
+                "UPDATE layer SET refused = ?2 WHERE id = ?1",
+                params![layer_id, reason],
+            )
         })?;
         Ok(())
     }
 
     /// The stored layers of those digests, in that order. A layer that is not stored is left out.
     pub(crate) fn layers(&self, digests: &[Digest]) -> Result<Vec<StoredLayer>> {
-        self.read(|db| digests.iter().filter_map(|digest| stored_layer(db, digest).transpose()).collect())
+        self.read(|db| {
+            digests
+                .iter()
+                .filter_map(|digest| stored_layer(db, digest).transpose())
+                .collect()
+        })
     }
 }
 
 /// The row of a layer, emptied of what was known.
-fn layer_row(db: &Connection, digest: &Digest, size: u64, ecosystems: &str) -> rusqlite::Result<i64> {
+fn layer_row(
+    db: &Connection,
+    digest: &Digest,
+    size: u64,
+    ecosystems: &str,
+) -> rusqlite::Result<i64> {
     let layer_id: i64 = db
         .prepare_cached(
             "INSERT INTO layer (digest, size, ecosystems, read_at) VALUES (?1, ?2, ?3, ?4)
@@ -110,8 +129,10 @@ fn layer_row(db: &Connection, digest: &Digest, size: u64, ecosystems: &str) -> r
              RETURNING id",
         )?
         .query_row(params![digest.as_str(), size, ecosystems, Timestamp::now().as_millis()], |row| row.get(0))?;
-    db.prepare_cached("DELETE FROM layer_evidence WHERE layer_id = ?1")?.execute([layer_id])?;
-    db.prepare_cached("DELETE FROM layer_problem WHERE layer_id = ?1")?.execute([layer_id])?;
+    db.prepare_cached("DELETE FROM layer_evidence WHERE layer_id = ?1")?
+        .execute([layer_id])?;
+    db.prepare_cached("DELETE FROM layer_problem WHERE layer_id = ?1")?
+        .execute([layer_id])?;
     Ok(layer_id)
 }
 
@@ -132,19 +153,27 @@ fn stored_layer(db: &Connection, digest: &Digest) -> rusqlite::Result<Option<Sto
                     refused: row.get(2)?,
                     whiteouts: unpacked(row.get(3)?),
                     opaques: unpacked(row.get(4)?),
-                    paths: PathSet::from_bytes(row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default()),
+                    paths: PathSet::from_bytes(
+                        row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default(),
+                    ),
                     evidence: Vec::new(),
                     n_problems: row.get(6)?,
                 },
             ))
         })
         .optional()?;
-    let Some((layer_id, mut layer)) = found else { return Ok(None) };
+    let Some((layer_id, mut layer)) = found else {
+        return Ok(None);
+    };
     let mut query = db.prepare_cached(
         "SELECT path, ecosystem, content_id FROM layer_evidence WHERE layer_id = ?1 ORDER BY path, ecosystem",
     )?;
     let evidence = query.query_map([layer_id], |row| {
-        Ok(StoredEvidence { path: row.get(0)?, ecosystem: row.get(1)?, content: ContentId(row.get(2)?) })
+        Ok(StoredEvidence {
+            path: row.get(0)?,
+            ecosystem: row.get(1)?,
+            content: ContentId(row.get(2)?),
+        })
     })?;
     layer.evidence = evidence.collect::<rusqlite::Result<_>>()?;
     Ok(Some(layer))
@@ -155,18 +184,30 @@ fn packed(paths: &[String]) -> Option<Vec<u8>> {
     if paths.is_empty() {
         return None;
     }
-    let escaped: Vec<String> =
-        paths.iter().map(|path| path.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")).collect();
+    let escaped: Vec<String> = paths
+        .iter()
+        .map(|path| {
+            path.replace('\\', "\\\\")
+                .replace('\n', "\\n")
+                .replace('\r', "\\r")
+        })
+        .collect();
     zstd::bulk::compress(joined(&escaped).as_bytes(), 3).ok()
 }
 
 fn unpacked(bytes: Option<Vec<u8>>) -> Vec<String> {
-    let Some(bytes) = bytes else { return Vec::new() };
+    let Some(bytes) = bytes else {
+        return Vec::new();
+    };
     let mut text = String::new();
     let decoder = zstd::Decoder::new(&bytes[..]).ok();
     let _ = decoder.map(|decoder| decoder.take(LIST_BYTES).read_to_string(&mut text));
     // `lines` gives nothing for the one empty path, an opaque root.
-    let lines = if text.is_empty() { vec![String::new()] } else { split(&text) };
+    let lines = if text.is_empty() {
+        vec![String::new()]
+    } else {
+        split(&text)
+    };
     lines.iter().map(|line| unescaped(line)).collect()
 }
 
@@ -195,7 +236,12 @@ mod tests {
 
     #[test]
     fn lists_of_paths_survive_storage() {
-        for paths in [vec![], vec![""], vec!["", "a"], vec!["a\nb", "a\\nb", "c\r", "d e"]] {
+        for paths in [
+            vec![],
+            vec![""],
+            vec!["", "a"],
+            vec!["a\nb", "a\\nb", "c\r", "d e"],
+        ] {
             let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
             assert_eq!(unpacked(packed(&paths)), paths);
         }

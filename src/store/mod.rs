@@ -59,20 +59,29 @@ impl Store {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let shown = dir.display();
         std::fs::create_dir_all(dir).map_err(|err| {
-            Error::stop(format_args!("data directory `{shown}`: {err}")).hint("choose another with --data-dir")
+            Error::stop(format_args!("data directory `{shown}`: {err}"))
+                .hint("choose another with --data-dir")
         })?;
         let path = dir.join(FILE);
         let mut writer = connect(&path, OpenFlags::default())?;
-        schema::migrate(&mut writer).map_err(|err| err.context(format_args!("opening the store `{}`", path.display())))?;
-        Ok(Store { path, writer: Mutex::new(writer), readers: Mutex::default() })
+        schema::migrate(&mut writer)
+            .map_err(|err| err.context(format_args!("opening the store `{}`", path.display())))?;
+        Ok(Store {
+            path,
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+        })
     }
 
     /// Opens the store in `dir` for a command that only looks.
     /// Errors (`Tell`) when there is none.
     pub(crate) fn open_existing(dir: &Path) -> Result<Self> {
         if !dir.join(FILE).exists() {
-            return Err(Error::tell(format_args!("there is no store in `{}` yet", dir.display()))
-                .hint("run `crowsnest watch` first, or name its data directory with --data-dir"));
+            return Err(
+                Error::tell(format_args!("there is no store in `{}` yet", dir.display())).hint(
+                    "run `crowsnest watch` first, or name its data directory with --data-dir",
+                ),
+            );
         }
         Self::open(dir)
     }
@@ -85,7 +94,8 @@ impl Store {
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut run = || {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
             transaction.commit()?;
             Ok(value)
@@ -95,10 +105,17 @@ impl Store {
 
     /// Runs `work` on a connection of its own, seeing one state of the store.
     fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let pooled = self
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let connection = match pooled {
             Some(connection) => connection,
-            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?,
+            None => connect(
+                &self.path,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            )?,
         };
         let run = || {
             let transaction = connection.unchecked_transaction()?;
@@ -107,7 +124,10 @@ impl Store {
             Ok(value)
         };
         let value = run().map_err(|err| self.error(&err))?;
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
         Ok(value)
     }
 
@@ -162,7 +182,9 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     };
-    open().map_err(|err: rusqlite::Error| store_error(&err).context(format_args!("opening the store `{}`", path.display())))
+    open().map_err(|err: rusqlite::Error| {
+        store_error(&err).context(format_args!("opening the store `{}`", path.display()))
+    })
 }
 
 fn store_error(err: &rusqlite::Error) -> Error {
@@ -170,20 +192,25 @@ fn store_error(err: &rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Error::new(Kind::Retry, "another process is writing for too long")
         }
-        Some(ErrorCode::DiskFull) => Error::stop("the disk is full").hint("free some space; nothing was damaged"),
+        Some(ErrorCode::DiskFull) => {
+            Error::stop("the disk is full").hint("free some space; nothing was damaged")
+        }
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            Error::stop(err).hint("the data directory must be writable; choose another with --data-dir")
+            Error::stop(err)
+                .hint("the data directory must be writable; choose another with --data-dir")
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            Error::stop(err).hint("move the file away and run again: everything in it can be read from the registries")
-        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::stop(err).hint(
+            "move the file away and run again: everything in it can be read from the registries",
+        ),
         _ => Error::stop(err),
     }
 }
 
 /// Reads a stored moment.
 fn moment(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+    Ok(row
+        .get::<_, Option<i64>>(column)?
+        .map(Timestamp::from_millis))
 }
 
 /// A list of short texts in one column.

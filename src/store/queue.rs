@@ -64,7 +64,12 @@ pub(crate) fn this_process() -> String {
 fn start_of(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold spaces.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
 }
 
 /// Whether the owner of a lease runs on this machine.
@@ -80,8 +85,12 @@ impl Store {
     pub(crate) fn release_orphans(&self) -> Result<u64> {
         let now = Timestamp::now().as_millis();
         self.write(|db| {
-            let mut owners = db.prepare_cached("SELECT DISTINCT lease_owner FROM job WHERE lease_owner IS NOT NULL")?;
-            let owners: Vec<String> = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let mut owners = db.prepare_cached(
+                "SELECT DISTINCT lease_owner FROM job WHERE lease_owner IS NOT NULL",
+            )?;
+            let owners: Vec<String> = owners
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
             let mut n_freed = 0;
             for owner in owners {
                 let is_gone = !lives(&owner);
@@ -140,32 +149,42 @@ impl Store {
             Ok(rows)
         })?;
         rows.into_iter()
-            .map(|((id, tag_id, source, repository), (shown, tag, digest, attempts))| {
-                Ok(Job {
-                    id: JobId(id),
-                    tag_id: TagId(tag_id),
-                    source,
-                    repository: repository.parse()?,
-                    shown,
-                    tag: tag.parse()?,
-                    digest: digest.parse()?,
-                    attempts,
-                })
-            })
+            .map(
+                |((id, tag_id, source, repository), (shown, tag, digest, attempts))| {
+                    Ok(Job {
+                        id: JobId(id),
+                        tag_id: TagId(tag_id),
+                        source,
+                        repository: repository.parse()?,
+                        shown,
+                        tag: tag.parse()?,
+                        digest: digest.parse()?,
+                        attempts,
+                    })
+                },
+            )
             .collect()
     }
 
     /// Extends the leases of this process.
     pub(crate) fn renew_leases(&self, owner: &str) -> Result<()> {
         let until = Timestamp::now().as_millis() + LEASE_MS;
-        self.write(|db| db.execute("UPDATE job SET lease_until = ?2 WHERE lease_owner = ?1", params![owner, until]))?;
+        self.write(|db| {
+            db.execute(
+                "UPDATE job SET lease_until = ?2 WHERE lease_owner = ?1",
+                params![owner, until],
+            )
+        })?;
         Ok(())
     }
 
     /// Gives back everything that this process holds.
     pub(crate) fn release_leases(&self, owner: &str) -> Result<()> {
         self.write(|db| {
-            db.execute("UPDATE job SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1", [owner])
+            db.execute(
+                "UPDATE job SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1",
+                [owner],
+            )
         })?;
         Ok(())
     }
@@ -178,14 +197,22 @@ impl Store {
                 params![job.id.0, job.digest.as_str()],
             )?;
             if n == 0 {
-                db.execute("UPDATE job SET lease_owner = NULL, lease_until = 0 WHERE id = ?1", [job.id.0])?;
+                db.execute(
+                    "UPDATE job SET lease_owner = NULL, lease_until = 0 WHERE id = ?1",
+                    [job.id.0],
+                )?;
             }
             Ok(())
         })
     }
 
     /// Notes a failed try. `next_try` is `None` when there is none before the tag changes or a later run.
-    pub(crate) fn job_failed(&self, job: &Job, err: &Error, next_try: Option<Timestamp>) -> Result<()> {
+    pub(crate) fn job_failed(
+        &self,
+        job: &Job,
+        err: &Error,
+        next_try: Option<Timestamp>,
+    ) -> Result<()> {
         let is_final = matches!(err.kind(), Kind::Skip | Kind::Limit);
         self.write(|db| {
             db.execute(
@@ -238,7 +265,13 @@ impl Store {
                         count(*) FILTER (WHERE state = 'ready' AND lease_until >= ?1),
                         count(*) FILTER (WHERE state = 'failed') FROM job",
                 [now],
-                |row| Ok(QueueState { waiting: row.get(0)?, running: row.get(1)?, failed: row.get(2)? }),
+                |row| {
+                    Ok(QueueState {
+                        waiting: row.get(0)?,
+                        running: row.get(1)?,
+                        failed: row.get(2)?,
+                    })
+                },
             )
         })
     }

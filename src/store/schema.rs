@@ -168,7 +168,8 @@ const STEPS: &[&str] = &["
 /// Brings the schema up to date. Errors (`Stop`) when a newer version of the program made the store.
 pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
     let run = |connection: &mut Connection| -> rusqlite::Result<usize> {
-        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction =
+            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let done: usize = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
         for step in STEPS.get(done..).unwrap_or_default() {
             transaction.execute_batch(step)?;
@@ -179,12 +180,20 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
         transaction.commit()?;
         Ok(done)
     };
-    let done: usize =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|err| store_error(&err))?;
-    let done = if done == STEPS.len() { done } else { run(connection).map_err(|err| store_error(&err))? };
+    let done: usize = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|err| store_error(&err))?;
+    let done = if done == STEPS.len() {
+        done
+    } else {
+        run(connection).map_err(|err| store_error(&err))?
+    };
     if done > STEPS.len() {
-        return Err(Error::stop(format_args!("it has schema {done}, this version knows {}", STEPS.len()))
-            .hint("use the newer crowsnest that made it"));
+        return Err(Error::stop(format_args!(
+            "it has schema {done}, this version knows {}",
+            STEPS.len()
+        ))
+        .hint("use the newer crowsnest that made it"));
     }
     Ok(())
 }

@@ -90,21 +90,41 @@ impl Store {
     /// The row of the source of that name, made when it is new.
     pub(crate) fn source(&self, name: &str) -> Result<SourceId> {
         self.write(|db| {
-            db.execute("INSERT INTO source (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
-            db.query_row("SELECT id FROM source WHERE name = ?1", [name], |row| row.get(0)).map(SourceId)
+            db.execute(
+                "INSERT INTO source (name) VALUES (?1) ON CONFLICT DO NOTHING",
+                [name],
+            )?;
+            db.query_row("SELECT id FROM source WHERE name = ?1", [name], |row| {
+                row.get(0)
+            })
+            .map(SourceId)
         })
     }
 
     /// What a source learnt of its server, as it was last saved.
     pub(crate) fn source_facts(&self, source: SourceId) -> Result<BTreeMap<String, String>> {
-        let text: String =
-            self.read(|db| db.query_row("SELECT facts FROM source WHERE id = ?1", [source.0], |row| row.get(0)))?;
+        let text: String = self.read(|db| {
+            db.query_row(
+                "SELECT facts FROM source WHERE id = ?1",
+                [source.0],
+                |row| row.get(0),
+            )
+        })?;
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
-    pub(crate) fn save_source_facts(&self, source: SourceId, facts: &BTreeMap<String, String>) -> Result<()> {
+    pub(crate) fn save_source_facts(
+        &self,
+        source: SourceId,
+        facts: &BTreeMap<String, String>,
+    ) -> Result<()> {
         let text = serde_json::json!(facts).to_string();
-        self.write(|db| db.execute("UPDATE source SET facts = ?2 WHERE id = ?1", params![source.0, text]))?;
+        self.write(|db| {
+            db.execute(
+                "UPDATE source SET facts = ?2 WHERE id = ?1",
+                params![source.0, text],
+            )
+        })?;
         Ok(())
     }
 
@@ -260,7 +280,10 @@ impl Listing<'_> {
         }
         let changes = std::mem::take(&mut self.changes);
         self.pending.clear();
-        for id in self.store.write(|db| save(db, self.source, &changes, &self.record))? {
+        for id in self
+            .store
+            .write(|db| save(db, self.source, &changes, &self.record))?
+        {
             self.mark(id);
         }
         // New repositories have rows now.
@@ -273,7 +296,9 @@ impl Listing<'_> {
         self.flush()?;
         let seen = std::mem::take(&mut self.seen);
         let is_seen = |id: i64| {
-            let word = usize::try_from(id / 64).ok().and_then(|word| seen.get(word));
+            let word = usize::try_from(id / 64)
+                .ok()
+                .and_then(|word| seen.get(word));
             word.is_some_and(|word| word & (1 << (id % 64)) != 0)
         };
         let now = Timestamp::now().as_millis();
@@ -285,12 +310,14 @@ impl Listing<'_> {
                      WHERE r.source_id = ?1 AND gone_at IS NULL",
                 )?;
                 let ids = query.query_map([source], |row| row.get(0))?;
-                ids.filter(|id| !id.as_ref().is_ok_and(|&id| is_seen(id))).collect()
+                ids.filter(|id| !id.as_ref().is_ok_and(|&id| is_seen(id)))
+                    .collect()
             })?;
             self.totals.gone = unseen.len() as u64;
             if !unseen.is_empty() {
                 self.store.write(|db| {
-                    let mut gone = db.prepare_cached("UPDATE tag SET gone_at = ?2 WHERE id = ?1")?;
+                    let mut gone =
+                        db.prepare_cached("UPDATE tag SET gone_at = ?2 WHERE id = ?1")?;
                     let mut drop_job = db.prepare_cached("DELETE FROM job WHERE tag_id = ?1")?;
                     for id in &unseen {
                         gone.execute(params![id, now])?;
@@ -346,7 +373,9 @@ fn known_tag(db: &Connection, repository_id: i64, tag: &str) -> rusqlite::Result
 }
 
 fn judge(known: Option<&Known>, digest: Option<&Digest>, record: &Record) -> Seen {
-    let Some(digest) = digest else { return Seen::Unknown };
+    let Some(digest) = digest else {
+        return Seen::Unknown;
+    };
     let Some(known) = known else { return Seen::New };
     if known.is_gone {
         return Seen::New;
@@ -357,14 +386,21 @@ fn judge(known: Option<&Known>, digest: Option<&Digest>, record: &Record) -> See
     match (record, known.indexed_for.as_deref()) {
         _ if known.has_job => Seen::Open,
         (Record::Only, _) | (Record::AndQueue { .. }, Some("")) => Seen::Unchanged,
-        (Record::AndQueue { platforms }, Some(read_for)) if platforms == read_for => Seen::Unchanged,
+        (Record::AndQueue { platforms }, Some(read_for)) if platforms == read_for => {
+            Seen::Unchanged
+        }
         // Remembered by an earlier run, and now wanted.
         (Record::AndQueue { .. }, _) => Seen::New,
     }
 }
 
 /// Writes new and moved tags, with their jobs. Returns the rows of the tags.
-fn save(db: &Transaction<'_>, source: SourceId, changes: &[Change], record: &Record) -> rusqlite::Result<Vec<i64>> {
+fn save(
+    db: &Transaction<'_>,
+    source: SourceId,
+    changes: &[Change],
+    record: &Record,
+) -> rusqlite::Result<Vec<i64>> {
     let now = Timestamp::now().as_millis();
     let mut repository = db.prepare_cached(
         "INSERT INTO repository (source_id, name, shown) VALUES (?1, ?2, ?3)
@@ -383,9 +419,14 @@ fn save(db: &Transaction<'_>, source: SourceId, changes: &[Change], record: &Rec
     )?;
     let mut ids = Vec::with_capacity(changes.len());
     for change in changes {
-        let repository_id: i64 =
-            repository.query_row(params![source.0, change.repository, change.shown], |row| row.get(0))?;
-        let tag_id: i64 = tag.query_row(params![repository_id, change.tag, change.digest, now], |row| row.get(0))?;
+        let repository_id: i64 = repository
+            .query_row(params![source.0, change.repository, change.shown], |row| {
+                row.get(0)
+            })?;
+        let tag_id: i64 = tag.query_row(
+            params![repository_id, change.tag, change.digest, now],
+            |row| row.get(0),
+        )?;
         if let Record::AndQueue { .. } = record {
             job.execute(params![tag_id, now])?;
         }
