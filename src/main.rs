@@ -9,6 +9,7 @@ mod limit;
 mod log;
 mod options;
 mod printable;
+mod registry;
 mod sbom;
 mod secret;
 mod stop;

@@ -35,9 +35,12 @@ pub(crate) enum Preemptive {
     No,
 }
 
+/// Looks a credential up each time it is needed: those of helpers expire.
+pub(crate) type CredentialSource = Box<dyn Fn() -> Result<Credential> + Send + Sync>;
+
 /// What the user allows a registry to know.
 pub(crate) struct Access {
-    pub(crate) credential: Credential,
+    pub(crate) credential: CredentialSource,
     pub(crate) preemptive: Preemptive,
     /// Further hosts whose token endpoints may get the credential.
     pub(crate) token_realms: Vec<String>,
@@ -117,7 +120,7 @@ impl Auth {
         let was_basic = first
             .as_ref()
             .is_some_and(|first| first.value.reveal().starts_with("Basic "));
-        if let Some(basic) = self.basic().filter(|_| !was_basic) {
+        if let Some(basic) = self.basic()?.filter(|_| !was_basic) {
             last = send_with(http, request, Some(&basic))?;
             if last.status != 401 {
                 let mut state = self.lock();
@@ -126,18 +129,19 @@ impl Auth {
                 return Ok(last);
             }
         }
-        if !matches!(self.access.credential, Credential::Anonymous) {
+        let is_anonymous = matches!((self.access.credential)()?, Credential::Anonymous);
+        if !is_anonymous {
             self.lock().refusals += 1;
         }
-        Err(self.refused(last, bearer))
+        Err(self.refused(last, bearer, is_anonymous))
     }
 
-    fn refused(&self, last: Response, bearer: Option<&Challenge>) -> Error {
+    fn refused(&self, last: Response, bearer: Option<&Challenge>, is_anonymous: bool) -> Error {
         let err = status_error(last);
         if let Some(Challenge::Bearer { realm, .. }) = bearer
             && let Ok(url) = realm.parse::<Url>()
             && !self.may_get_credentials(&url.origin())
-            && !matches!(self.access.credential, Credential::Anonymous)
+            && !is_anonymous
         {
             let host = url.origin().authority();
             return Error::tell(format_args!(
@@ -153,7 +157,7 @@ impl Auth {
 
     /// What to send before any answer is known.
     fn known_authorization(&self, http: &Http, scope: &str) -> Result<Option<Authorization>> {
-        if let Credential::Bearer { token } = &self.access.credential {
+        if let Credential::Bearer { token } = (self.access.credential)()? {
             return Ok(Some(self.authorization("Bearer", token.reveal())));
         }
         let (challenge, prefers_basic) = {
@@ -167,10 +171,10 @@ impl Auth {
             (state.challenge.clone(), state.prefers_basic)
         };
         if self.access.preemptive == Preemptive::Yes && challenge.is_none() || prefers_basic {
-            return Ok(self.basic());
+            return self.basic();
         }
         match challenge {
-            Some(Challenge::Basic) => Ok(self.basic()),
+            Some(Challenge::Basic) => self.basic(),
             // The scope of the last challenge was for another repository.
             Some(Challenge::Bearer { realm, service, .. }) => {
                 let challenge = Challenge::Bearer {
@@ -185,14 +189,14 @@ impl Auth {
         }
     }
 
-    fn basic(&self) -> Option<Authorization> {
-        match &self.access.credential {
+    fn basic(&self) -> Result<Option<Authorization>> {
+        Ok(match (self.access.credential)()? {
             Credential::Basic { user, password } => {
                 let pair = STANDARD.encode(format!("{user}:{}", password.reveal()));
                 Some(self.authorization("Basic", &pair))
             }
             _ => None,
-        }
+        })
     }
 
     fn authorization(&self, scheme: &str, value: &str) -> Authorization {
@@ -222,7 +226,7 @@ impl Auth {
             .unwrap_or(scope);
         let service = service.as_deref().unwrap_or("");
         let is_trusted = self.may_get_credentials(&realm.origin());
-        let response = match &self.access.credential {
+        let response = match (self.access.credential)()? {
             Credential::Identity { token } if is_trusted => {
                 let form = format!(
                     "grant_type=refresh_token&service={}&client_id=crowsnest&scope={}&refresh_token={}",
@@ -244,7 +248,7 @@ impl Auth {
                 let query = format!("{separator}service={}&scope={}", escaped(service), escaped(asked));
                 let url = realm.with_path(&format!("{}{query}", realm.path_and_query()))?;
                 let authorization = self
-                    .basic()
+                    .basic()?
                     .filter(|_| is_trusted)
                     .map(|basic| Authorization { origin: realm.origin(), value: basic.value });
                 http.send(&Request { authorization: authorization.as_ref(), ..Request::get(&url) })

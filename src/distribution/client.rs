@@ -1,5 +1,7 @@
 //! The calls of the API.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use ureq::http::Method;
 
@@ -22,7 +24,7 @@ pub(crate) struct Client {
     http: Http,
     /// `https://host/v2/` or `https://host/artifactory/api/docker/<key>/v2/`.
     base: Url,
-    auth: Auth,
+    auth: Arc<Auth>,
 }
 
 #[derive(Deserialize)]
@@ -38,12 +40,39 @@ struct Tags {
 impl Client {
     /// `base` ends with `/v2/`.
     pub(crate) fn new(http: Http, base: Url, access: Access) -> Self {
-        let auth = Auth::new(base.origin(), access);
+        let auth = Arc::new(Auth::new(base.origin(), access));
         Client { http, base, auth }
     }
 
-    pub(crate) fn http(&self) -> &Http {
-        &self.http
+    /// A client of another base on the same server, with the same credentials, tokens and count of refusals.
+    pub(crate) fn sibling(&self, path: &str) -> Result<Self> {
+        Ok(Client {
+            http: self.http.clone(),
+            base: self.base.join(path)?,
+            auth: Arc::clone(&self.auth),
+        })
+    }
+
+    /// Sends one request to `path`, relative to the base, and returns whatever is answered but a 401.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Option<&str>,
+    ) -> Result<Response> {
+        let url = self.base.join(path)?;
+        self.auth.send(
+            &self.http,
+            &Request {
+                method,
+                url: &url,
+                headers,
+                authorization: None,
+                body,
+            },
+            "",
+        )
     }
 
     /// Calls `each` for every repository of the catalog. Names that are no repositories are handed on too.
@@ -98,8 +127,8 @@ impl Client {
             .and_then(|digest| digest.parse().ok()))
     }
 
-    /// A manifest or index with its bytes as received, checked against the digest it was asked by, or that
-    /// the server claims.
+    /// A manifest or index with its bytes as received, checked against the digest it was asked by, or else
+    /// that the server claims.
     pub(crate) fn manifest(
         &self,
         repository: &Repository,
@@ -135,7 +164,8 @@ impl Client {
         Resuming::new(descriptor.size, self.http.stop().clone(), Box::new(open))
     }
 
-    fn open(&self, path: &str, offset: u64, scope: &str) -> Result<Response> {
+    /// Asks for a blob from `offset` on; for readers that outlive a borrow of the client.
+    pub(crate) fn open(&self, path: &str, offset: u64, scope: &str) -> Result<Response> {
         let range = format!("bytes={offset}-");
         let headers = [("range", range.as_str())];
         self.call(

@@ -17,6 +17,6 @@ mod client;
 pub(crate) mod credentials;
 mod page;
 
-pub(crate) use auth::{Access, Preemptive};
+pub(crate) use auth::{Access, CredentialSource, Preemptive};
 pub(crate) use blob::Resuming;
 pub(crate) use client::{Client, status_error};

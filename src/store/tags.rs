@@ -233,7 +233,11 @@ impl Listing<'_> {
         };
         if is_repeated {
             // From a later member of a virtual repository: the first member counts.
-            return Ok(Seen::Unchanged);
+            return Ok(if digest.is_some() {
+                Seen::Unchanged
+            } else {
+                Seen::Unknown
+            });
         }
         self.totals.tags += 1;
         let seen = judge(known.as_ref(), digest, &self.record);

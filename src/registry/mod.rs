@@ -1,0 +1,267 @@
+//! Products that hold images: what they have, and how its bytes are read.
+//!
+//! In: a `--registry` string. Out: a [`Source`], which lists tags and hands out manifests and blobs. One file
+//! or folder per product, each with a `const ROW: Kind`; to add one: a new file and its name in [`ALL`].
+//!
+//! Errors: `Tell` for wrong options and refused credentials, else as [`crate::distribution`].
+//!
+//! *Invariant:* a source lists and reads; it never decides what is new or wanted, and keeps nothing but what
+//! it learnt of its server ([`Source::facts`]).
+
+mod artifactory;
+mod dir;
+pub(crate) mod filter;
+mod oci;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::distribution::credentials::Keychain;
+use crate::error::{Error, Result};
+use crate::http::Http;
+use crate::image::manifest::RawManifest;
+use crate::image::{Descriptor, Digest, Repository, Tag};
+use crate::options::{self, OptionRow, Parsed, Values};
+use filter::Filter;
+
+/// Every product, in the order in which help shows them.
+pub(crate) const ALL: &[&Kind] = &[&artifactory::ROW, &HARBOR, &NEXUS, &oci::ROW, &dir::ROW];
+
+/// A product: one row of the table.
+pub(crate) struct Kind {
+    /// The value of `type=`.
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) options: &'static [OptionRow],
+    /// Checks the options and makes the source. Sends nothing.
+    pub(crate) open: fn(&Values, &Setup<'_>) -> Result<Box<dyn Source>>,
+}
+
+/// Harbor and Nexus keep their row, so that a pasted command line is understood.
+const HARBOR: Kind = Kind {
+    name: "harbor",
+    summary: "Harbor (not supported yet)",
+    options: LATER,
+    open: not_yet,
+};
+const NEXUS: Kind = Kind {
+    name: "nexus",
+    summary: "Sonatype Nexus (not supported yet)",
+    options: LATER,
+    open: not_yet,
+};
+const LATER: &[OptionRow] = &[REGISTRY, API, REPOSITORY, INCLUDE, EXCLUDE, PORT];
+
+fn not_yet(values: &Values, _: &Setup<'_>) -> Result<Box<dyn Source>> {
+    let kind = values.one("type").unwrap_or("");
+    Err(
+        Error::tell(format_args!("type={kind} is not supported yet"))
+            .hint("its images can be read by name: type=oci,registry=HOST"),
+    )
+}
+
+/// What a source is made with, besides its options.
+pub(crate) struct Setup<'a> {
+    pub(crate) http: &'a Http,
+    pub(crate) keychain: &'a Arc<Keychain>,
+    /// Hosts beside a registry's own whose token endpoints may get its credentials.
+    pub(crate) token_realms: &'a [String],
+    /// An environment variable, by the name behind `CROWSNEST_` (or, as a fallback, `DOCKER_SCOUT_`).
+    pub(crate) variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The filter of `--tag`.
+    pub(crate) tags: &'a [String],
+}
+
+/// A tag in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Unique inside the source: for Artifactory it begins with the repository key.
+    pub(crate) repository: Repository,
+    pub(crate) tag: Tag,
+    /// When the listing says it.
+    pub(crate) digest: Option<Digest>,
+}
+
+/// How a listing went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// Whether a tag that is not in it does not exist any more. A cache lists what it fetched.
+    pub(crate) is_complete: bool,
+    /// Names that were left out and why; at most a few, the rest is in `n_left_out`.
+    pub(crate) left_out: Vec<String>,
+    pub(crate) n_left_out: u64,
+}
+
+impl Listing {
+    /// Counts something that was left out of the listing, and keeps the first reasons.
+    pub(crate) fn leave_out(&mut self, reason: impl Into<String>) {
+        self.n_left_out += 1;
+        if self.left_out.len() < 10 {
+            self.left_out.push(reason.into());
+        }
+    }
+}
+
+/// A manifest to be read; blobs of an image are asked for at its manifest's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) repository: Repository,
+    /// The tag under which it stands; `None` for a manifest inside an index.
+    pub(crate) tag: Option<Tag>,
+    pub(crate) digest: Digest,
+}
+
+/// A registry, an Artifactory, a folder.
+pub(crate) trait Source: Send + Sync {
+    /// Names the source in the store and in messages: `oci registry.example.com`.
+    fn name(&self) -> String;
+
+    /// Calls `each` for every tag that the filter takes.
+    fn list(&self, each: &mut dyn FnMut(Listed) -> Result<()>) -> Result<Listing>;
+
+    /// The digest a tag points to now.
+    fn resolve(&self, repository: &Repository, tag: &Tag) -> Result<Digest>;
+
+    /// A manifest or index, its digest checked.
+    fn manifest(&self, place: &Place) -> Result<RawManifest>;
+
+    /// A blob of the manifest at `place`; its bytes are not checked here.
+    fn blob(&self, place: &Place, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// The repository as users name it when they pull.
+    fn shown(&self, repository: &Repository) -> String;
+
+    /// What was learnt of the server, to be given back by [`Source::remember`] in the next process.
+    fn facts(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// Takes what an earlier process learnt.
+    fn remember(&self, _facts: &BTreeMap<String, String>) {}
+}
+
+// The options that several products share, with one meaning each.
+const REGISTRY: OptionRow = OptionRow {
+    key: "registry",
+    aliases: &[],
+    value: "HOST[:PORT]",
+    summary: "host that images are pulled from",
+    is_required: true,
+    is_list: false,
+};
+const API: OptionRow = OptionRow {
+    key: "api",
+    aliases: &[],
+    value: "URL",
+    summary: "base URL of the product's REST API",
+    is_required: true,
+    is_list: false,
+};
+const REPOSITORY: OptionRow = OptionRow {
+    key: "repository",
+    aliases: &[],
+    value: "NAME",
+    summary: "repository of the product to read; several in quotes",
+    is_required: false,
+    is_list: true,
+};
+const INCLUDE: OptionRow = OptionRow {
+    key: "include",
+    aliases: &["includes"],
+    value: "GLOB",
+    summary: "only images whose name matches; `*` crosses `/`",
+    is_required: false,
+    is_list: true,
+};
+const EXCLUDE: OptionRow = OptionRow {
+    key: "exclude",
+    aliases: &["excludes"],
+    value: "GLOB",
+    summary: "no images whose name matches, whatever is included",
+    is_required: false,
+    is_list: true,
+};
+const PORT: OptionRow = OptionRow {
+    key: "port",
+    aliases: &[],
+    value: "PORT",
+    summary: "port for webhooks; accepted and not used yet",
+    is_required: false,
+    is_list: false,
+};
+const TYPE: OptionRow = OptionRow {
+    key: "type",
+    aliases: &[],
+    value: "KIND",
+    summary: "artifactory, harbor, nexus, oci or dir",
+    is_required: true,
+    is_list: false,
+};
+
+/// Makes the source that a `--registry` value describes. Errors (`Tell`) name the key and its place.
+pub(crate) fn open(text: &str, setup: &Setup<'_>) -> Result<Box<dyn Source>> {
+    let pairs = match options::parse(text)? {
+        Parsed::Host(host) => return oci::open_host(&host, &[], setup),
+        Parsed::Pairs(pairs) => pairs,
+    };
+    let Some(kind) = pairs.iter().find(|pair| pair.key == "type") else {
+        return Err(Error::tell("key `type` is missing")
+            .hint("begin with type=artifactory, type=oci or type=dir"));
+    };
+    let names = || ALL.iter().map(|row| row.name);
+    let Some(row) = ALL.iter().find(|row| row.name == kind.value) else {
+        let guess = options::nearest(&kind.value, names())
+            .map(|name| format!("; did you mean `{name}`?"))
+            .unwrap_or_default();
+        let known = options::listed(names());
+        return Err(Error::tell(format_args!(
+            "column {}: key `type`: expected {known}{guess}",
+            kind.column
+        )));
+    };
+    let values = options::check(&pairs, row.options, &format!("type={}", row.name))?;
+    (row.open)(&values, setup)
+}
+
+/// Makes the sources of `--repository` references, one for each registry host.
+pub(crate) fn open_repositories(
+    references: &[String],
+    setup: &Setup<'_>,
+) -> Result<Vec<Box<dyn Source>>> {
+    let mut by_host: BTreeMap<String, Vec<Repository>> = BTreeMap::new();
+    for text in references {
+        let reference: crate::image::Reference = text
+            .parse()
+            .map_err(|err: Error| Error::tell(err).context("--repository"))?;
+        if reference.tag.is_some() || reference.digest.is_some() {
+            return Err(
+                Error::tell(format_args!("--repository: `{text}` names one image"))
+                    .hint("give the repository alone; choose tags with --tag"),
+            );
+        }
+        let (host, repository) = match reference.host {
+            Some(host) => (host, reference.repository),
+            None => (
+                oci::HUB_NAME.to_owned(),
+                oci::hub_repository(&reference.repository)?,
+            ),
+        };
+        by_host.entry(host).or_default().push(repository);
+    }
+    by_host
+        .iter()
+        .map(|(host, repositories)| oci::open_host(host, repositories, setup))
+        .collect()
+}
+
+/// The filter that a source's options and `--tag` make.
+fn filter_of(values: &Values, setup: &Setup<'_>) -> Result<Filter> {
+    Filter::new(&values.many("include"), &values.many("exclude"), setup.tags)
+}
+
+/// The folder of a `path=` value.
+fn folder(text: &str) -> PathBuf {
+    PathBuf::from(text)
+}
