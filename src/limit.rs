@@ -53,6 +53,16 @@ pub(crate) const EVIDENCE_BYTES: usize = 16 << 20;
 pub(crate) const EVIDENCE_FILES: usize = 100_000;
 /// Bytes of one evidence file, whatever an ecosystem asks for: a dpkg status of 3,000 packages has 4 MiB.
 pub(crate) const EVIDENCE_FILE_BYTES: u64 = 16 << 20;
+/// Bytes of a package's name or version. npm stops at 214; Go module paths are the longest seen, below 200.
+pub(crate) const FIELD_BYTES: usize = 1_024;
+/// Bytes of one npm `package.json`; the largest real ones list some thousand files and stay below 1 MiB.
+pub(crate) const PACKAGE_JSON_BYTES: u64 = 4 << 20;
+/// Bytes of one Python `METADATA` or `PKG-INFO`, which hold the project's whole readme.
+pub(crate) const PYTHON_METADATA_BYTES: u64 = 4 << 20;
+/// Bytes of module data kept of one Go program; those with a thousand modules have 100 KiB.
+pub(crate) const GO_MODULES_BYTES: usize = 4 << 20;
+/// Go programs in one file. A file has one, unless it carries others inside.
+pub(crate) const GO_PROGRAMS: usize = 64;
 /// Problems kept of one layer; the rest is counted.
 pub(crate) const PROBLEMS: usize = 100;
 /// Window of a zstd frame, as a power of two. RFC 8878 section 3.1.1.1.2 asks decoders for 8 MiB, and the

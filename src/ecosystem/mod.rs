@@ -15,10 +15,13 @@ use crate::sbom::{Distro, Package};
 
 mod apk;
 mod dpkg;
+mod field;
 mod go;
 mod npm;
 mod os_release;
 mod python;
+#[cfg(test)]
+mod testdata;
 
 /// Every ecosystem, in the order in which they are shown.
 pub(crate) const ALL: &[&Ecosystem] = &[
