@@ -318,7 +318,12 @@ mod tests {
                     vec![scope + &p.name, p.version, format!("/{path}")]
                 })
                 .collect();
-            testdata::assert_same(case, got, testdata::expected(case));
+            // The listings have the project itself too, which is not an installed package.
+            let want = testdata::expected(case)
+                .into_iter()
+                .filter(|row| row[2].contains("/node_modules/"))
+                .collect();
+            testdata::assert_same(case, got, want);
         }
     }
 

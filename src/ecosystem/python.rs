@@ -213,7 +213,6 @@ mod tests {
                 "Name: a\nVersion: 1\nLicense: x\nAll rights",
                 "pkg:pypi/a@1",
             ),
-            ("latin-1 author", "Name: a\nVersion: 1\n", "pkg:pypi/a@1"),
         ] {
             let found = parsed(text.as_bytes());
             assert_eq!(found.problems, [""; 0], "{name}");
@@ -226,7 +225,7 @@ mod tests {
 
     #[test]
     fn licenses_are_names_and_not_texts() {
-        let long = "x".repeat(101);
+        let long = format!("License: {}", "x".repeat(101));
         for (headers, want) in [
             ("License: MIT", &["MIT"][..]),
             ("License: UNKNOWN", &[]),
@@ -246,9 +245,7 @@ mod tests {
             ("Classifier: License :: Public Domain", &["Public Domain"]),
             ("Classifier: Topic :: License", &[]),
         ] {
-            let headers = headers.replace("xxx", "xxx");
-            let head = if headers == long { "License: " } else { "" };
-            let found = parsed(format!("Name: a\nVersion: 1\n{head}{headers}\n\nx").as_bytes());
+            let found = parsed(format!("Name: a\nVersion: 1\n{headers}\n\nx").as_bytes());
             assert_eq!(found.packages[0].licenses, want, "{headers}");
             assert!(found.problems.is_empty(), "{headers}");
         }
