@@ -1,1 +1,5 @@
 //! Integration tests: the real binary against real registries.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli;
