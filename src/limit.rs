@@ -69,6 +69,11 @@ pub(crate) const PROBLEMS: usize = 100;
 /// builders in use stay within it.
 pub(crate) const ZSTD_WINDOW_LOG: u32 = 23;
 
+/// Bytes of a Docker `config.json`. With an entry for each of 1,000 registries it has 200 KiB.
+pub(crate) const CREDENTIAL_FILE_BYTES: u64 = 1 << 20;
+/// Bytes of a credential helper's answer. Tokens of cloud registries reach 10 KiB.
+pub(crate) const HELPER_BYTES: u64 = 64 << 10;
+
 /// A reader that fails one byte past its cap, so that a stream of exactly the cap is fine.
 pub(crate) struct Limited<R> {
     inner: R,

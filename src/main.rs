@@ -1,3 +1,6 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cli;
 mod distribution;
 mod ecosystem;
 mod error;
@@ -16,4 +19,8 @@ mod stop;
 mod store;
 mod time;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

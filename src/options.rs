@@ -524,7 +524,7 @@ mod tests {
         assert_eq!(values.one("api"), Some("https://x/?a=b,c"));
         assert_eq!(
             values.wrong("api", "an https URL").to_string(),
-            "column 21: key `api`: expected an https URL"
+            "column 20: key `api`: expected an https URL"
         );
     }
 

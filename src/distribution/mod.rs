@@ -14,6 +14,7 @@ mod auth;
 mod blob;
 mod challenge;
 mod client;
+mod credential_helper;
 pub(crate) mod credentials;
 mod page;
 

@@ -2,6 +2,9 @@
 //!
 //! Helpers: [`emulator`] (an Artifactory), [`registry`] (a plain registry), [`temp_dir`].
 
+#![allow(clippy::unwrap_used)]
+
+mod cli;
 #[path = "../emulator/mod.rs"]
 mod emulator;
 mod emulator_clients;
