@@ -28,8 +28,10 @@ pub(crate) enum Kind {
 }
 
 /// An error with its contexts. One pointer wide.
+#[derive(Clone)]
 pub(crate) struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     message: String,

@@ -18,6 +18,7 @@ mod secret;
 mod stop;
 mod store;
 mod time;
+mod watch;
 
 use std::process::ExitCode;
 

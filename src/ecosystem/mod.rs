@@ -90,6 +90,12 @@ pub(crate) struct Found {
     pub(crate) problems: Vec<String>,
 }
 
+/// The names of all ecosystems, to tell a layer that was looked at by others.
+pub(crate) fn names() -> String {
+    let names: Vec<&str> = ALL.iter().map(|row| row.name).collect();
+    names.join(" ")
+}
+
 /// The ecosystem of that name.
 pub(crate) fn named(name: &str) -> Option<&'static Ecosystem> {
     ALL.iter().find(|row| row.name == name).copied()

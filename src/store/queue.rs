@@ -242,16 +242,16 @@ impl Store {
         Ok(())
     }
 
-    /// When the next waiting job of `sources` is due; `None` when none waits.
+    /// When the next job of `sources` that nobody holds is due; `None` when there is none.
     pub(crate) fn next_due(&self, sources: &[String]) -> Result<Option<Timestamp>> {
         let sources = serde_json::json!(sources).to_string();
         self.read(|db| {
             db.prepare_cached(
-                "SELECT min(max(next_try, lease_until)) AS due FROM job JOIN tag ON tag.id = tag_id
+                "SELECT min(next_try) AS due FROM job JOIN tag ON tag.id = tag_id
                  JOIN repository r ON r.id = repository_id JOIN source s ON s.id = source_id
-                 WHERE state = 'ready' AND s.name IN (SELECT value FROM json_each(?1))",
+                 WHERE state = 'ready' AND lease_until < ?2 AND s.name IN (SELECT value FROM json_each(?1))",
             )?
-            .query_row([sources], |row| moment(row, "due"))
+            .query_row(params![sources, Timestamp::now().as_millis()], |row| moment(row, "due"))
             .optional()
             .map(Option::flatten)
         })

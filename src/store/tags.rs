@@ -69,6 +69,9 @@ pub(crate) struct Listing<'a> {
     store: &'a Store,
     source: SourceId,
     record: Record,
+    /// Rows that were changed since then exist, whether or not they have a bit: tags whose digest had to be
+    /// asked for are noted by [`Store::see_tag`].
+    started: Timestamp,
     /// Bit `id` is set when the tag of that row was seen.
     seen: Vec<u64>,
     /// Name to row, so that each repository is looked up once; `None` while it has no row.
@@ -128,6 +131,17 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the source was ever listed to the end.
+    pub(crate) fn was_listed(&self, source: SourceId) -> Result<bool> {
+        self.read(|db| {
+            db.query_row(
+                "SELECT listed_at IS NOT NULL FROM source WHERE id = ?1",
+                [source.0],
+                |row| row.get(0),
+            )
+        })
+    }
+
     /// Notes that the source cannot be listed now. Returns whether that is news.
     pub(crate) fn source_failed(&self, source: SourceId, error: &str) -> Result<bool> {
         self.write(|db| {
@@ -169,6 +183,7 @@ impl Store {
             store: self,
             source,
             record,
+            started: Timestamp::now(),
             seen: Vec::new(),
             repositories: HashMap::new(),
             changes: Vec::new(),
@@ -295,8 +310,9 @@ impl Listing<'_> {
         Ok(())
     }
 
-    /// Ends a listing. When it was complete, tags that were known and not seen are gone.
-    pub(crate) fn finish(mut self, is_complete: bool) -> Result<ListingTotals> {
+    /// Ends a listing. When it was complete, tags that were known and not seen are gone; when it went through
+    /// at all, the source is noted as listed.
+    pub(crate) fn finish(mut self, is_complete: bool, went_through: bool) -> Result<ListingTotals> {
         self.flush()?;
         let seen = std::mem::take(&mut self.seen);
         let is_seen = |id: i64| {
@@ -311,9 +327,9 @@ impl Listing<'_> {
             let unseen: Vec<i64> = self.store.read(|db| {
                 let mut query = db.prepare_cached(
                     "SELECT tag.id FROM tag JOIN repository r ON r.id = repository_id
-                     WHERE r.source_id = ?1 AND gone_at IS NULL",
+                     WHERE r.source_id = ?1 AND gone_at IS NULL AND changed_at < ?2",
                 )?;
-                let ids = query.query_map([source], |row| row.get(0))?;
+                let ids = query.query_map(params![source, self.started.as_millis()], |row| row.get(0))?;
                 ids.filter(|id| !id.as_ref().is_ok_and(|&id| is_seen(id)))
                     .collect()
             })?;
@@ -330,6 +346,9 @@ impl Listing<'_> {
                     Ok(())
                 })?;
             }
+        }
+        if !went_through {
+            return Ok(self.totals);
         }
         self.store.write(|db| {
             db.execute(

@@ -1,0 +1,168 @@
+//! An image put together from its stored layers: what counts, what it says, and the row of the image.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use super::shared::{ImagePlan, Shared};
+use crate::ecosystem::{self, Evidence, Found};
+use crate::error::{Error, Result};
+use crate::image::Digest;
+use crate::indexer::squash::{self, Covers};
+use crate::limit;
+use crate::sbom::Distro;
+use crate::store::images::{ImageTotals, IndexedImage};
+use crate::store::layers::{ContentId, StoredLayer};
+use crate::store::packages::{ParsedEvidence, distro_key};
+
+/// Evidence parsed and stored in one go.
+const BATCH: usize = 200;
+/// Where os-release(5) is looked for, the first that counts wins.
+const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
+
+/// Stores an image whose layers are all accounted for.
+/// Errors: `Skip` when a layer is not the one that the configuration names.
+pub(super) fn image(shared: &Shared<'_>, plan: &ImagePlan) -> Result<ImageTotals> {
+    let store = shared.plan.store;
+    let digests: Vec<Digest> = plan
+        .layers
+        .iter()
+        .map(|layer| layer.digest.clone())
+        .collect();
+    let mut layers = store.layers(&digests)?;
+    if layers.len() != digests.len() {
+        return Err(Error::retry("a layer vanished from the store"));
+    }
+    check_diff_ids(plan, &layers)?;
+    let covers: Vec<Covers> = layers
+        .iter_mut()
+        .map(|layer| Covers {
+            whiteouts: std::mem::take(&mut layer.whiteouts),
+            opaques: std::mem::take(&mut layer.opaques),
+            paths: std::mem::take(&mut layer.paths),
+        })
+        .collect();
+    let paths: Vec<Vec<String>> = layers
+        .iter()
+        .map(|layer| {
+            layer
+                .evidence
+                .iter()
+                .map(|file| file.path.clone())
+                .collect()
+        })
+        .collect();
+    let masked = squash::masked(&paths, &covers);
+    let mut live: BTreeSet<(&'static str, ContentId)> = BTreeSet::new();
+    let mut masks = Vec::new();
+    let mut os_release = [None; 2];
+    for (position, layer) in layers.iter().enumerate() {
+        for (file, is_masked) in layer.evidence.iter().zip(&masked[position]) {
+            if *is_masked {
+                masks.push((position, file.path.clone()));
+                continue;
+            }
+            let Some(row) = ecosystem::named(&file.ecosystem) else {
+                continue;
+            };
+            live.insert((row.name, file.content));
+            if let Some(at) = OS_RELEASE.iter().position(|path| *path == file.path) {
+                os_release[at] = Some(file.content);
+            }
+        }
+    }
+    let distro = match os_release.into_iter().flatten().next() {
+        Some(content) => parsed(shared, "os-release", content)?.distro,
+        None => None,
+    };
+    parse_missing(shared, &live, distro.as_ref())?;
+    store.save_image(&IndexedImage {
+        digest: &plan.place.digest,
+        media_type: plan.media_type,
+        config_digest: &plan.config_digest,
+        config: &plan.config,
+        layers: &digests,
+        size: plan.layers.iter().map(|layer| layer.size).sum(),
+        distro: distro.as_ref(),
+        masks: &masks,
+    })
+}
+
+/// Compares what the layers unpacked to with what the configuration says.
+fn check_diff_ids(plan: &ImagePlan, layers: &[StoredLayer]) -> Result<()> {
+    for (layer, expected) in layers.iter().zip(&plan.config.diff_ids) {
+        match &layer.diff_id {
+            Some(diff_id) if diff_id != expected && expected.algorithm() == diff_id.algorithm() => {
+                return Err(Error::skip(format_args!(
+                    "layer `{}` unpacks to `{diff_id}`, the configuration says `{expected}`",
+                    layer.digest
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Parses the evidence that nobody parsed before: usually none, or that of one new layer.
+fn parse_missing(
+    shared: &Shared<'_>,
+    live: &BTreeSet<(&'static str, ContentId)>,
+    distro: Option<&Distro>,
+) -> Result<()> {
+    let wanted = live
+        .iter()
+        .filter_map(|&(name, content)| {
+            let row = ecosystem::named(name)?;
+            Some((
+                content,
+                row.name,
+                row.version,
+                distro_key(row.of_distro.then_some(distro)),
+            ))
+        })
+        .collect();
+    let missing = shared.plan.store.unparsed(wanted)?;
+    for batch in missing.chunks(BATCH) {
+        let mut rows = Vec::with_capacity(batch.len());
+        for &(content, name) in batch {
+            let Some(row) = ecosystem::named(name) else {
+                continue;
+            };
+            let found = parsed(shared, name, content)?;
+            rows.push(ParsedEvidence {
+                content,
+                ecosystem: row.name,
+                version: row.version,
+                distro: row.of_distro.then_some(distro),
+                packages: found.packages,
+                problems: found.problems,
+            });
+        }
+        shared.plan.store.save_evidence(&rows)?;
+    }
+    Ok(())
+}
+
+/// Parses one piece of stored evidence.
+fn parsed(shared: &Shared<'_>, name: &str, content: ContentId) -> Result<Found> {
+    let compressed = shared.plan.store.content(content)?;
+    let mut bytes = Vec::new();
+    zstd::Decoder::new(&compressed[..])
+        .and_then(|decoder| {
+            decoder
+                .take(limit::EVIDENCE_FILE_BYTES)
+                .read_to_end(&mut bytes)
+        })
+        .map_err(|err| Error::stop(format_args!("stored evidence cannot be unpacked: {err}")))?;
+    let mut found = Found::default();
+    if let Some(row) = ecosystem::named(name) {
+        (row.parse)(
+            &Evidence {
+                path: "",
+                bytes: &bytes,
+            },
+            &mut found,
+        );
+    }
+    Ok(found)
+}

@@ -1,0 +1,219 @@
+//! What the threads of one run share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::Plan;
+use super::progress::Progress;
+use crate::ecosystem;
+use crate::error::{Error, Result};
+use crate::image::{Config, Descriptor, Digest};
+use crate::log::Log;
+use crate::registry::{Listed, Place, Source};
+use crate::stop::Stop;
+use crate::store::queue::Job;
+use crate::store::tags::{Record, SourceId};
+
+/// A piece of work that begins something.
+pub(super) enum Work {
+    /// A tag whose digest the listing did not say.
+    Check { source: usize, listed: Listed },
+    /// An image to be read.
+    Image(Box<Job>),
+}
+
+/// A layer to be read for the images that wait for it.
+pub(super) struct Layer {
+    pub(super) source: usize,
+    pub(super) place: Place,
+    pub(super) descriptor: Descriptor,
+}
+
+/// A job under way: its images, and how many of their layers are still to come.
+pub(super) struct Build {
+    pub(super) job: Job,
+    pub(super) source: usize,
+    pub(super) images: Vec<ImagePlan>,
+    /// Indexes to be stored when their images are, innermost first.
+    pub(super) indexes: Vec<IndexPlan>,
+    pub(super) started: Instant,
+    pub(super) state: Mutex<BuildState>,
+}
+
+/// An image whose manifest and configuration were read.
+pub(super) struct ImagePlan {
+    pub(super) place: Place,
+    pub(super) media_type: &'static str,
+    pub(super) config_digest: Digest,
+    pub(super) config: Config,
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// An index and its entries.
+pub(super) struct IndexPlan {
+    pub(super) digest: Digest,
+    pub(super) media_type: &'static str,
+    pub(super) entries: Vec<(Descriptor, crate::image::manifest::Entry)>,
+}
+
+#[derive(Default)]
+pub(super) struct BuildState {
+    /// Layers still to come, and one for the worker that prepares the build.
+    pub(super) missing: usize,
+    pub(super) failed: HashMap<Digest, Error>,
+    pub(super) n_read: u64,
+    pub(super) bytes_read: u64,
+}
+
+/// One run.
+pub(super) struct Shared<'a> {
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) log: &'a Log,
+    pub(super) stop: &'a Stop,
+    pub(super) progress: Progress,
+    pub(super) source_ids: Vec<SourceId>,
+    pub(super) source_names: Vec<String>,
+    /// What stored layers were looked at by.
+    pub(super) ecosystems: String,
+    pub(super) layer_sender: Sender<Layer>,
+    /// Layers being read or waiting for a worker, each with the builds that want it.
+    pub(super) reading: Mutex<HashMap<Digest, Vec<Arc<Build>>>>,
+    /// Work handed out and not finished: checks, and jobs with all of their layers.
+    n_under_way: AtomicUsize,
+    /// Whether the pass of a single run has listed all its sources.
+    is_listed: AtomicBool,
+    has_ended: AtomicBool,
+    fatal: Mutex<Option<Error>>,
+    news: (Mutex<bool>, Condvar),
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(
+        plan: &'a Plan<'a>,
+        log: &'a Log,
+        stop: &'a Stop,
+        layer_sender: Sender<Layer>,
+    ) -> Result<Self> {
+        let source_names: Vec<String> = plan.sources.iter().map(|source| source.name()).collect();
+        let mut source_ids = Vec::new();
+        for (source, name) in plan.sources.iter().zip(&source_names) {
+            let id = plan.store.source(name)?;
+            source.remember(&plan.store.source_facts(id)?);
+            source_ids.push(id);
+        }
+        Ok(Shared {
+            plan,
+            log,
+            stop,
+            progress: Progress::default(),
+            source_ids,
+            source_names,
+            ecosystems: ecosystem::names(),
+            layer_sender,
+            reading: Mutex::default(),
+            n_under_way: AtomicUsize::new(0),
+            is_listed: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            fatal: Mutex::default(),
+            news: Default::default(),
+        })
+    }
+
+    pub(super) fn source(&self, at: usize) -> &dyn Source {
+        self.plan.sources[at].as_ref()
+    }
+
+    /// The platforms asked for, as the store notes them.
+    pub(super) fn platforms(&self) -> String {
+        let mut names: Vec<String> = self
+            .plan
+            .platforms
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        names.sort();
+        names.join(",")
+    }
+
+    /// What becomes of tags that are not indexed yet.
+    pub(super) fn record(&self, is_wanted: bool) -> Record {
+        if is_wanted && self.plan.with_sbom {
+            Record::AndQueue {
+                platforms: self.platforms(),
+            }
+        } else {
+            Record::Only
+        }
+    }
+
+    pub(super) fn begin_work(&self) {
+        self.n_under_way.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn end_work(&self) {
+        self.n_under_way.fetch_sub(1, Ordering::SeqCst);
+        self.tell_news();
+    }
+
+    pub(super) fn n_under_way(&self) -> usize {
+        self.n_under_way.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.n_under_way() == 0
+    }
+
+    pub(super) fn set_listed(&self) {
+        self.is_listed.store(true, Ordering::SeqCst);
+        self.tell_news();
+    }
+
+    pub(super) fn is_listed(&self) -> bool {
+        self.is_listed.load(Ordering::SeqCst)
+    }
+
+    /// Tells the workers that nothing more comes.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst) || self.stop.is_requested()
+    }
+
+    /// Ends the run with an error that concerns everything.
+    pub(super) fn fail(&self, err: Error) {
+        self.fatal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(err);
+        self.stop.request();
+    }
+
+    pub(super) fn take_fatal(&self) -> Option<Error> {
+        self.fatal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Wakes the feeding thread: there may be room or new jobs.
+    pub(super) fn tell_news(&self) {
+        *self.news.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.news.1.notify_one();
+    }
+
+    /// Waits for news, at most so long.
+    pub(super) fn wait_for_news(&self, most: Duration) {
+        let has_news = self.news.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .news
+            .1
+            .wait_timeout_while(has_news, most, |has_news| !*has_news);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}

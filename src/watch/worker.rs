@@ -1,0 +1,385 @@
+//! A worker: takes layers before images, so that what was begun is finished first.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, TrySendError, select};
+
+use super::Mode;
+use super::assemble;
+use super::progress::Finished;
+use super::resolve;
+use super::shared::{Build, Layer, Shared, Work};
+use crate::error::{Error, Kind, Result};
+use crate::http::retry::backoff;
+use crate::image::{Descriptor, Digest};
+use crate::indexer;
+use crate::registry::Listed;
+use crate::store::queue::Job;
+use crate::store::tags::Seen;
+use crate::time::Timestamp;
+
+/// Jobs under way for each worker: more wait for a layer that somebody reads, and would only take memory.
+const JOBS_PER_WORKER: usize = 16;
+/// Tries of an image before it counts as failed.
+const MAX_ATTEMPTS: u32 = 4;
+/// How long a worker sleeps before it looks whether the end has come.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Works until the run has ended and nothing is left.
+pub(super) fn run(shared: &Shared<'_>, work: &Receiver<Work>, layers: &Receiver<Layer>) {
+    while !(shared.has_ended() && (shared.stop.is_requested() || shared.is_idle())) {
+        if let Ok(layer) = layers.try_recv() {
+            read_layer(shared, layer);
+        } else if shared.n_under_way() > JOBS_PER_WORKER * shared.plan.n_workers + work.len() {
+            if let Ok(layer) = layers.recv_timeout(TICK) {
+                read_layer(shared, layer);
+            }
+        } else {
+            select! {
+                recv(layers) -> layer => layer.into_iter().for_each(|layer| read_layer(shared, layer)),
+                recv(work) -> item => item.into_iter().for_each(|item| begin(shared, item)),
+                default(TICK) => {}
+            }
+        }
+    }
+}
+
+/// Runs `work`; a panic in it becomes an error, so that it costs one image.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or(panic.downcast_ref::<&str>().copied());
+        let message = format!("a bug in crowsnest: {}", text.unwrap_or("it panicked"));
+        Err(Error::skip(message).hint("please report it with the image's name"))
+    })
+}
+
+fn begin(shared: &Shared<'_>, work: Work) {
+    shared.tell_news();
+    match work {
+        Work::Check { source, listed } => {
+            if let Err(err) = caught(|| check(shared, source, &listed)) {
+                let image = format!(
+                    "{}:{}",
+                    shared.source(source).shown(&listed.repository),
+                    listed.tag
+                );
+                if err.kind() == Kind::Stop {
+                    shared.fail(err);
+                } else if !shared.stop.is_requested() {
+                    shared.progress.check_failed();
+                    shared.log.warn(
+                        "tag cannot be resolved",
+                        &[("image", &image), ("error", &err)],
+                    );
+                }
+            }
+            shared.end_work();
+        }
+        Work::Image(job) => begin_image(shared, *job),
+    }
+}
+
+/// Asks for the digest of a tag that the listing did not tell.
+fn check(shared: &Shared<'_>, source_idx: usize, listed: &Listed) -> Result<()> {
+    let source = shared.source(source_idx);
+    let digest = source.resolve(&listed.repository, &listed.tag)?;
+    let is_wanted = match shared.plan.mode {
+        Mode::Once => true,
+        Mode::Watch { all_images, .. } => {
+            all_images
+                || shared
+                    .plan
+                    .store
+                    .was_listed(shared.source_ids[source_idx])?
+        }
+    };
+    let shown = source.shown(&listed.repository);
+    let record = shared.record(is_wanted);
+    let id = shared.source_ids[source_idx];
+    let seen = shared.plan.store.see_tag(
+        id,
+        &listed.repository,
+        &shown,
+        &listed.tag,
+        &digest,
+        &record,
+    )?;
+    shared.progress.checked(seen);
+    if matches!(seen, Seen::New | Seen::Moved) {
+        shared.tell_news();
+    }
+    Ok(())
+}
+
+fn begin_image(shared: &Shared<'_>, job: Job) {
+    let Some(source_idx) = shared
+        .source_names
+        .iter()
+        .position(|name| *name == job.source)
+    else {
+        return shared.end_work();
+    };
+    let kept = job.clone();
+    let result = caught(|| Ok(resolve::build(shared, job, source_idx)));
+    match result.unwrap_or_else(|err| Err((kept, err))) {
+        Ok(build) => request_layers(shared, &Arc::new(build)),
+        Err((job, err)) => give_up(shared, &job, err),
+    }
+}
+
+/// Asks for every layer of a build that is not stored; whoever reads one already is asked to tell us too.
+fn request_layers(shared: &Shared<'_>, build: &Arc<Build>) {
+    match caught(|| missing_layers(shared, build)) {
+        Ok(mut layers) => {
+            // The longest first: they decide when the image is done.
+            layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
+            for layer in layers {
+                match shared.layer_sender.try_send(layer) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(layer) | TrySendError::Disconnected(layer)) => {
+                        read_layer(shared, layer)
+                    }
+                }
+            }
+        }
+        Err(err) => {
+            // The layers that were claimed before the error are read by nobody now.
+            let digest = build.job.digest.clone();
+            lock(build).failed.insert(digest, err);
+        }
+    }
+    arrived(shared, build);
+}
+
+fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    let mut seen = HashSet::new();
+    for image in &build.images {
+        for descriptor in &image.layers {
+            if !seen.insert(&descriptor.digest) {
+                continue;
+            }
+            // Under the lock, a layer that is not being read is in the store or still to be read.
+            let mut reading = shared
+                .reading
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(waiting) = reading.get_mut(&descriptor.digest) {
+                waiting.push(Arc::clone(build));
+            } else if shared
+                .plan
+                .store
+                .has_layer(&descriptor.digest, &shared.ecosystems)?
+            {
+                continue;
+            } else {
+                reading.insert(descriptor.digest.clone(), vec![Arc::clone(build)]);
+                layers.push(Layer {
+                    source: build.source,
+                    place: image.place.clone(),
+                    descriptor: descriptor.clone(),
+                });
+            }
+            lock(build).missing += 1;
+        }
+    }
+    Ok(layers)
+}
+
+/// Reads a layer, stores what it holds, and tells those who wait for it.
+fn read_layer(shared: &Shared<'_>, layer: Layer) {
+    let digest = &layer.descriptor.digest;
+    let n_bytes = AtomicU64::new(0);
+    let result = caught(|| index_layer(shared, &layer, &n_bytes));
+    let n_bytes = n_bytes.into_inner();
+    if result.is_ok() {
+        shared.progress.layer_read();
+    }
+    let waiting = shared
+        .reading
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(digest)
+        .unwrap_or_default();
+    for (at, build) in waiting.iter().enumerate() {
+        {
+            let mut state = lock(build);
+            match &result {
+                Ok(()) if at == 0 => {
+                    state.n_read += 1;
+                    state.bytes_read += n_bytes;
+                }
+                Ok(()) => {}
+                Err(err) => {
+                    state.failed.insert(digest.clone(), err.clone());
+                }
+            }
+        }
+        arrived(shared, build);
+    }
+}
+
+fn index_layer(shared: &Shared<'_>, layer: &Layer, n_bytes: &AtomicU64) -> Result<()> {
+    let Layer {
+        source,
+        place,
+        descriptor,
+    } = layer;
+    let store = shared.plan.store;
+    let name = |err: Error| err.context(format_args!("layer `{}`", descriptor.digest));
+    let read = || {
+        let blob = shared.source(*source).blob(place, descriptor)?;
+        let counted = Counted {
+            inner: blob,
+            here: n_bytes,
+            total: shared.progress.bytes(),
+        };
+        indexer::layer::read(counted, descriptor, shared.plan.max_layer_bytes)
+    };
+    match read() {
+        Ok(facts) => store.save_layer(&facts, &shared.ecosystems),
+        Err(err) if err.kind() == Kind::Limit => {
+            let shown = format!("{}:{}", place.repository, descriptor.digest.short());
+            shared
+                .log
+                .warn("layer is not read", &[("layer", &shown), ("reason", &err)]);
+            store.refuse_layer(
+                &descriptor.digest,
+                descriptor.size,
+                &err.to_string(),
+                &shared.ecosystems,
+            )
+        }
+        Err(err) => Err(name(err)),
+    }
+}
+
+/// One thing less that a build waits for; whoever brings the last one finishes it.
+fn arrived(shared: &Shared<'_>, build: &Arc<Build>) {
+    let is_last = {
+        let mut state = lock(build);
+        state.missing -= 1;
+        state.missing == 0
+    };
+    if is_last {
+        finish(shared, build);
+    }
+}
+
+/// Puts the images of a build together and stores them.
+fn finish(shared: &Shared<'_>, build: &Build) {
+    let (failed, n_read, bytes_read) = {
+        let mut state = lock(build);
+        (
+            std::mem::take(&mut state.failed),
+            state.n_read,
+            state.bytes_read,
+        )
+    };
+    let mut finished = Finished::new(n_read, bytes_read, build.started.elapsed());
+    let mut first_error = failed.get(&build.job.digest).cloned();
+    for image in &build.images {
+        let layer_error = image
+            .layers
+            .iter()
+            .find_map(|layer| failed.get(&layer.digest));
+        let result = match layer_error {
+            Some(err) => Err(err.clone()),
+            None => caught(|| assemble::image(shared, image)),
+        };
+        match result {
+            Ok(totals) => finished.add(&image.config.platform, totals, &image.layers),
+            Err(err) => {
+                first_error.get_or_insert(err);
+            }
+        }
+    }
+    let result = match first_error {
+        Some(err) => Err(err),
+        None => caught(|| {
+            for index in &build.indexes {
+                let platforms = shared.platforms();
+                shared.plan.store.save_index(
+                    &index.digest,
+                    index.media_type,
+                    &index.entries,
+                    &platforms,
+                )?;
+            }
+            shared.plan.store.job_done(&build.job)
+        }),
+    };
+    match result {
+        Ok(()) => {
+            shared.progress.finished(shared.log, &build.job, &finished);
+            shared.end_work();
+        }
+        Err(err) => give_up(shared, &build.job, err),
+    }
+}
+
+/// Notes that a job failed, and when it is tried again.
+fn give_up(shared: &Shared<'_>, job: &Job, err: Error) {
+    if err.kind() == Kind::Stop {
+        shared.fail(err);
+        return shared.end_work();
+    }
+    if shared.stop.is_requested() {
+        // Its lease is given back at the end; the job waits for the next run as if untouched.
+        return shared.end_work();
+    }
+    let attempt = job.attempts + 1;
+    let (base, cap) = match shared.plan.mode {
+        Mode::Once => (Duration::from_secs(1), Duration::from_secs(30)),
+        Mode::Watch { .. } => (Duration::from_secs(10), Duration::from_secs(900)),
+    };
+    let next_try = (err.kind() == Kind::Retry && attempt < MAX_ATTEMPTS).then(|| {
+        Timestamp::now().plus(
+            err.retry_after()
+                .unwrap_or_else(|| backoff(attempt, base, cap)),
+        )
+    });
+    if let Err(err) = shared.plan.store.job_failed(job, &err, next_try) {
+        shared.fail(err);
+    }
+    shared.progress.failed(shared.log, job, &err, next_try);
+    shared.end_work();
+}
+
+fn lock(build: &Build) -> std::sync::MutexGuard<'_, super::shared::BuildState> {
+    build.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts the bytes that come from a registry.
+struct Counted<'a, R> {
+    inner: R,
+    here: &'a AtomicU64,
+    total: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.here.fetch_add(n as u64, Ordering::Relaxed);
+        self.total.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// The distinct layers of an image and their bytes.
+pub(super) fn distinct(layers: &[Descriptor]) -> (u64, u64) {
+    let mut seen: HashSet<&Digest> = HashSet::new();
+    let sizes = layers
+        .iter()
+        .filter(|layer| seen.insert(&layer.digest))
+        .map(|layer| layer.size);
+    sizes.fold((0, 0), |(n, bytes), size| (n + 1, bytes + size))
+}
