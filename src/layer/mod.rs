@@ -145,6 +145,12 @@ impl<R: Read> Stream<R> {
     }
 }
 
+/// What `reader` holds without its gzip or zstd; anything else as it is. Nothing is digested or held within a
+/// limit, except the window of zstd. Reads the first bytes; errors (`Retry`) when they cannot be had.
+pub(crate) fn decompressed<R: Read>(reader: R) -> Result<impl Read + use<R>> {
+    Decoder::sniff(BufReader::with_capacity(BLOB_BUFFER, reader))
+}
+
 /// Reads the rest of the blob and compares it with its digest and size.
 fn verify<R: Read>(blob: Blob<R>, digest: &Digest, size: u64) -> Result<()> {
     // What the buffer holds was digested when it was filled.

@@ -3,7 +3,7 @@
 //! Our own and not a library's since every layer's bytes pass here: headers are read in place, names reuse
 //! one buffer, and each length is checked against a limit before anything is reserved for it.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 
 use crate::error::{Error, Kind, Result, from_io};
 use crate::limit;
@@ -45,7 +45,8 @@ impl<'a> Entry<'a> {
         self.path
     }
 
-    /// The target of a hard link, normalized like a path.
+    /// The target of a hard link, normalized like a path; of a symlink, the same, still relative to the link's
+    /// folder and with its `..`. Empty for anything else and for a symlink whose target is over the limit of a path.
     pub(crate) fn link(&self) -> &'a str {
         self.link
     }
@@ -57,6 +58,8 @@ pub(crate) struct Tar<R> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Bytes of the stream up to `end`.
+    n_read: u64,
     /// Content of the current entry not yet handed out, and the padding behind it.
     left: u64,
     padding: u64,
@@ -81,6 +84,7 @@ impl<R: Read> Tar<R> {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             start: 0,
             end: 0,
+            n_read: 0,
             left: 0,
             padding: 0,
             is_done: false,
@@ -172,11 +176,13 @@ impl<R: Read> Tar<R> {
             _ => EntryKind::Other,
         };
         self.link.clear();
-        if kind == EntryKind::HardLink {
-            let link = overrides
-                .link
-                .as_deref()
-                .unwrap_or_else(|| until_nul(&header[157..257]));
+        let link = overrides
+            .link
+            .as_deref()
+            .unwrap_or_else(|| until_nul(&header[157..257]));
+        if kind == EntryKind::HardLink
+            || kind == EntryKind::Symlink && link.len() <= limit::PATH_BYTES
+        {
             normalize(link, &mut self.link)?;
         }
         // Links and directories carry no content, whatever their size field says (as in Go's archive/tar and
@@ -228,6 +234,11 @@ impl<R: Read> Tar<R> {
         self.reader
     }
 
+    /// Bytes of the stream before what [`Tar::content`] gives next; behind [`Tar::next`], where the content starts.
+    pub(crate) fn position(&self) -> u64 {
+        self.n_read - (self.end - self.start) as u64
+    }
+
     fn expect(&mut self, size: u64) -> Result<()> {
         if size > i64::MAX as u64 {
             return Err(Error::skip("tar: size is too large"));
@@ -265,7 +276,10 @@ impl<R: Read> Tar<R> {
             match self.reader.read(&mut self.buffer[self.end..]) {
                 Ok(0) if self.end == 0 => return Ok(false),
                 Ok(0) => return Err(Error::skip("tar: ends inside a header")),
-                Ok(n) => self.end += n,
+                Ok(n) => {
+                    self.end += n;
+                    self.n_read += n as u64;
+                }
                 Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(err) => return Err(from_io(Kind::Retry, err)),
             }
@@ -334,6 +348,26 @@ impl<R: Read> Tar<R> {
                 _ => {}
             }
         }
+        Ok(())
+    }
+}
+
+impl<R: Read + Seek> Tar<R> {
+    /// Moves behind the current entry's content without reading it. Whether the stream reaches that far, the
+    /// caller has to know.
+    pub(crate) fn seek_content(&mut self) -> Result<()> {
+        let buffered = (self.end - self.start) as u64;
+        match self.left.checked_sub(buffered) {
+            None | Some(0) => self.start += usize::try_from(self.left).unwrap_or(0),
+            Some(beyond) => {
+                self.start = self.end;
+                self.reader
+                    .seek(SeekFrom::Current(i64::try_from(beyond).unwrap_or(i64::MAX)))
+                    .map_err(|err| from_io(Kind::Retry, err))?;
+                self.n_read = self.n_read.saturating_add(beyond);
+            }
+        }
+        self.left = 0;
         Ok(())
     }
 }
@@ -489,12 +523,40 @@ pub(crate) mod tests {
                 "Directory etc 0",
                 "File abs/x 3",
                 "HardLink hard 0 -> abs/x",
-                "Symlink soft 0",
+                "Symlink soft 0 -> ../../etc",
                 "File ../../evil 0 leaves",
                 "Other dev 0",
                 "Directory old-dir 0"
             ]
         );
+    }
+
+    #[test]
+    fn contents_are_skipped_by_seeking() {
+        let big = vec![7; 3 * BUFFER + 5];
+        let bytes = archive(&[("a", b"12345"), ("big", &big), ("c", b"xyz")]);
+        let mut tar = Tar::new(std::io::Cursor::new(&bytes));
+        let mut spans = Vec::new();
+        while let Some(entry) = tar.next().unwrap() {
+            let (path, size) = (entry.path().to_owned(), entry.size);
+            spans.push((path, tar.position(), size));
+            if size == 3 {
+                assert_eq!(tar.content().unwrap(), Some(&b"xyz"[..]));
+            }
+            tar.seek_content().unwrap();
+        }
+        let names: Vec<_> = spans.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, ["a", "big", "c"]);
+        for (name, offset, size) in &spans {
+            let from = usize::try_from(*offset).unwrap();
+            let content = &bytes[from..from + usize::try_from(*size).unwrap()];
+            let want: &[u8] = match name.as_str() {
+                "a" => b"12345",
+                "big" => &big,
+                _ => b"xyz",
+            };
+            assert_eq!(content, want, "{name}");
+        }
     }
 
     #[test]
