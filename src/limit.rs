@@ -30,8 +30,6 @@ pub(crate) const INDEX_ENTRIES: usize = 1_000;
 pub(crate) const INDEX_DEPTH: usize = 4;
 /// Redirects followed for one request.
 pub(crate) const REDIRECTS: usize = 5;
-/// Bytes of one layer's tar unless `--max-layer-size` says otherwise.
-pub(crate) const LAYER_BYTES: u64 = 32 << 30;
 /// Entries of one layer's tar. The largest real layers have some hundred thousand.
 pub(crate) const LAYER_ENTRIES: u64 = 1_000_000;
 /// How many times larger than its compressed form a layer may be, once it is past [`RATIO_FROM`].

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::cli::flags::{Command, Flag, HELP, Positional, any_combination};
-use crate::cli::{REGISTRIES, command, print, shown};
+use crate::cli::{command, print, registries, shown};
 use crate::options::OptionRow;
 
 /// Characters of a line.
@@ -31,7 +31,7 @@ pub(crate) const COMMAND: Command = Command {
     check: any_combination,
     run: |given| {
         let text = match given.positional() {
-            Some(name) => of(command(name)?, REGISTRIES),
+            Some(name) => of(command(name)?, &registries()),
             None => overview(shown()),
         };
         print(&text)?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use crate::cli::flags::{Command, any_combination};
 use crate::cli::help::{self, Keys};
-use crate::cli::{REGISTRIES, print, shown};
+use crate::cli::{print, registries, shown};
 
 pub(crate) const COMMAND: Command = Command {
     name: "man",
@@ -22,7 +22,7 @@ pub(crate) const COMMAND: Command = Command {
     is_hidden: true,
     check: any_combination,
     run: |_| {
-        print(&page(&shown().collect::<Vec<_>>(), REGISTRIES))?;
+        print(&page(&shown().collect::<Vec<_>>(), &registries()))?;
         Ok(ExitCode::SUCCESS)
     },
 };
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn the_page_in_the_repository_is_this_one() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/man/crowsnest.1");
-        let page = page(&shown().collect::<Vec<_>>(), REGISTRIES);
+        let page = page(&shown().collect::<Vec<_>>(), &registries());
         if std::env::var_os("UPDATE").is_some() {
             std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/man")).unwrap();
             std::fs::write(file, &page).unwrap();

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use crate::error::{Error, Result};
 use crate::options::nearest;
+use crate::registry;
 
 pub(crate) mod flags;
 mod help;
@@ -43,7 +44,14 @@ const COMMANDS: &[&Command] = &[
 ];
 
 /// The registry products whose keys `watch --help` and the man page show.
-const REGISTRIES: &[help::Keys] = &[];
+fn registries() -> Vec<help::Keys> {
+    let keys = |kind: &&registry::Kind| help::Keys {
+        name: kind.name,
+        summary: kind.summary,
+        rows: kind.options,
+    };
+    registry::ALL.iter().map(keys).collect()
+}
 
 /// Runs what the command line asks for. Prints the error, if there is one, and its hint.
 pub(crate) fn main() -> ExitCode {
@@ -136,7 +144,7 @@ fn dispatch(args: Vec<OsString>, env: Environment<'_>) -> Result<ExitCode> {
     let given = flags::parse(command, args, env)
         .map_err(|err| err.hint(format!("see crowsnest {} --help", command.name)))?;
     if given.is_set(flags::HELP.long) {
-        print(&help::of(command, REGISTRIES))?;
+        print(&help::of(command, &registries()))?;
         return Ok(ExitCode::SUCCESS);
     }
     (command.run)(given)

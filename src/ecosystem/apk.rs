@@ -5,7 +5,7 @@
 //! a letter, a colon and a value; an empty line after each package. Out: packages of purl type `apk`.
 
 use super::field::{license, lines, name_and_version, shown, word};
-use super::{Candidate, Ecosystem, Evidence, Found, Want};
+use super::{Candidate, Ecosystem, Found, Want};
 use crate::limit;
 use crate::sbom::{Package, Source};
 
@@ -39,9 +39,9 @@ struct Entry<'a> {
     license: Option<&'a [u8]>,
 }
 
-fn parse(evidence: &Evidence<'_>, found: &mut Found) {
+fn parse(bytes: &[u8], found: &mut Found) {
     let mut entry = Entry::default();
-    for line in lines(evidence.bytes) {
+    for line in lines(bytes) {
         let (letter, value) = match line {
             [] => {
                 finish(std::mem::take(&mut entry), found);
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &[u8]) -> (Vec<String>, Vec<String>) {
-        let found = testdata::parsed(&ROW, "lib/apk/db/installed", text);
+        let found = testdata::parsed(&ROW, text);
         let packages = found.packages.iter().map(|p| p.purl(None).to_string());
         (packages.collect(), found.problems)
     }

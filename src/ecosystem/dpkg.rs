@@ -6,7 +6,7 @@
 //! *Invariant:* the same paths below another directory are no database of the image and not looked at.
 
 use super::field::{key_value, lines, name_and_version, shown, word};
-use super::{Candidate, Ecosystem, Evidence, Found, Want};
+use super::{Candidate, Ecosystem, Found, Want};
 use crate::limit;
 use crate::sbom::{Package, Source};
 
@@ -44,9 +44,9 @@ struct Stanza<'a> {
     status: Option<&'a [u8]>,
 }
 
-fn parse(evidence: &Evidence<'_>, found: &mut Found) {
+fn parse(bytes: &[u8], found: &mut Found) {
     let mut stanza = Stanza::default();
-    for line in lines(evidence.bytes) {
+    for line in lines(bytes) {
         if line.is_empty() {
             finish(std::mem::take(&mut stanza), found);
             continue;
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &[u8]) -> (Vec<String>, Vec<String>) {
-        let found = testdata::parsed(&ROW, "var/lib/dpkg/status", text);
+        let found = testdata::parsed(&ROW, text);
         let packages = found.packages.iter().map(|p| p.purl(None).to_string());
         (packages.collect(), found.problems)
     }

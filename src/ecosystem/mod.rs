@@ -45,8 +45,8 @@ pub(crate) struct Ecosystem {
     pub(crate) of_distro: bool,
     /// Whether, and how, a file of a layer is wanted.
     pub(crate) wants: fn(&Candidate<'_>) -> Option<Want>,
-    /// Reads one evidence file.
-    pub(crate) parse: fn(&Evidence<'_>, &mut Found),
+    /// Reads the bytes of one evidence file, or the part of it that was extracted.
+    pub(crate) parse: fn(&[u8], &mut Found),
 }
 
 /// A regular file of a layer, before its bytes are read.
@@ -55,7 +55,6 @@ pub(crate) struct Candidate<'a> {
     pub(crate) path: &'a str,
     /// Bytes.
     pub(crate) size: u64,
-    pub(crate) is_executable: bool,
 }
 
 /// How an ecosystem wants a file.
@@ -73,12 +72,6 @@ pub(crate) trait Extract: Send {
     /// What was found: `Ok(None)` when the file is of no interest, `Err` with a message when it was
     /// recognized and not understood.
     fn finish(self: Box<Self>) -> Result<Option<Vec<u8>>, String>;
-}
-
-/// An evidence file, or the part of it that was extracted.
-pub(crate) struct Evidence<'a> {
-    pub(crate) path: &'a str,
-    pub(crate) bytes: &'a [u8],
 }
 
 /// What an ecosystem read out of one evidence file.

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::field::{license, name_and_version, shown, without_bom};
-use super::{Candidate, Ecosystem, Evidence, Found, Want};
+use super::{Candidate, Ecosystem, Found, Want};
 use crate::limit;
 use crate::sbom::Package;
 
@@ -91,8 +91,8 @@ impl<'de> Deserialize<'de> for Manifest {
     }
 }
 
-fn parse(evidence: &Evidence<'_>, found: &mut Found) {
-    let manifest: Manifest = match serde_json::from_slice(without_bom(evidence.bytes)) {
+fn parse(bytes: &[u8], found: &mut Found) {
+    let manifest: Manifest = match serde_json::from_slice(without_bom(bytes)) {
         Ok(manifest) => manifest,
         Err(err) => {
             found.problem(shown(err.to_string().as_bytes()));
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &[u8]) -> Found {
-        testdata::parsed(&ROW, "node_modules/a/package.json", text)
+        testdata::parsed(&ROW, text)
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! [`Found::distro`](super::Found), always; which of two files counts is for the caller to say.
 
 use super::field::{lines, shown, word};
-use super::{Candidate, Ecosystem, Evidence, Found, Want};
+use super::{Candidate, Ecosystem, Found, Want};
 use crate::limit;
 use crate::sbom::Distro;
 
@@ -24,9 +24,9 @@ fn wants(candidate: &Candidate<'_>) -> Option<Want> {
     })
 }
 
-fn parse(evidence: &Evidence<'_>, found: &mut Found) {
+fn parse(bytes: &[u8], found: &mut Found) {
     let mut distro = Distro::default();
-    for line in lines(evidence.bytes) {
+    for line in lines(bytes) {
         let line = line.trim_ascii();
         // A file cut off or filled up with NULs is damaged, but empty lines and comments are in the format.
         if line.is_empty() || line.starts_with(b"#") {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn parsed(bytes: &[u8]) -> (Distro, Vec<String>) {
-        let found = testdata::parsed(&ROW, "etc/os-release", bytes);
+        let found = testdata::parsed(&ROW, bytes);
         assert!(found.packages.is_empty());
         (found.distro.unwrap(), found.problems)
     }

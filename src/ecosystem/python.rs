@@ -8,7 +8,7 @@
 //! type and every advisory write them, so that `Flask_Cors` and `flask-cors` are one package.
 
 use super::field::{key_value, license, lines, name_and_version, shown};
-use super::{Candidate, Ecosystem, Evidence, Found, Want};
+use super::{Candidate, Ecosystem, Found, Want};
 use crate::limit;
 use crate::sbom::Package;
 
@@ -53,8 +53,8 @@ struct Headers<'a> {
     classifiers: Vec<&'a [u8]>,
 }
 
-fn parse(evidence: &Evidence<'_>, found: &mut Found) {
-    let headers = read_headers(evidence.bytes, found);
+fn parse(bytes: &[u8], found: &mut Found) {
+    let headers = read_headers(bytes, found);
     let Some((name, version)) = name_and_version(headers.name, headers.version, found) else {
         return;
     };
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &[u8]) -> Found {
-        testdata::parsed(&ROW, "x.dist-info/METADATA", text)
+        testdata::parsed(&ROW, text)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::{Candidate, Ecosystem, Evidence, Found, Want};
+use super::{Candidate, Ecosystem, Found, Want};
 use crate::sbom::Package;
 
 /// A regular file of a case.
@@ -12,7 +12,6 @@ pub(super) struct File {
     /// Without leading slash.
     pub(super) path: String,
     pub(super) bytes: Vec<u8>,
-    pub(super) is_executable: bool,
 }
 
 /// The folder of the test data: `CROWSNEST_TESTDATA`, beside the checkout, or where our worktrees have it.
@@ -56,7 +55,6 @@ pub(super) fn read(ecosystem: &Ecosystem, file: &File) -> Option<Found> {
     let want = (ecosystem.wants)(&Candidate {
         path: &file.path,
         size: file.bytes.len() as u64,
-        is_executable: file.is_executable,
     })?;
     let extracted;
     let bytes = match want {
@@ -70,23 +68,19 @@ pub(super) fn read(ecosystem: &Ecosystem, file: &File) -> Option<Found> {
             &extracted
         }
     };
-    Some(parsed(ecosystem, &file.path, bytes))
+    Some(parsed(ecosystem, bytes))
 }
 
 /// What `ecosystem` reads out of the bytes of a file.
-pub(super) fn parsed(ecosystem: &Ecosystem, path: &str, bytes: &[u8]) -> Found {
+pub(super) fn parsed(ecosystem: &Ecosystem, bytes: &[u8]) -> Found {
     let mut found = Found::default();
-    (ecosystem.parse)(&Evidence { path, bytes }, &mut found);
+    (ecosystem.parse)(bytes, &mut found);
     found
 }
 
 /// Whether `ecosystem` wants a small file of that path whole.
 pub(super) fn wants(ecosystem: &Ecosystem, path: &str) -> bool {
-    let candidate = Candidate {
-        path,
-        size: 100,
-        is_executable: false,
-    };
+    let candidate = Candidate { path, size: 100 };
     matches!((ecosystem.wants)(&candidate), Some(Want::Whole { .. }))
 }
 
@@ -179,7 +173,6 @@ fn untar(tar: &[u8]) -> Vec<File> {
                     files.push(File {
                         path: path.strip_prefix("root/").unwrap().to_owned(),
                         bytes: bytes.to_vec(),
-                        is_executable: octal(&header[100..108]) & 0o111 != 0,
                     });
                 }
             }

@@ -186,7 +186,6 @@ impl Collected {
         let candidate = Candidate {
             path: entry.path(),
             size: entry.size,
-            is_executable: entry.mode & 0o111 != 0,
         };
         for row in ecosystem::ALL {
             let Some(want) = (row.wants)(&candidate) else {
@@ -230,7 +229,6 @@ impl Collected {
         let candidate = Candidate {
             path: entry.path(),
             size: 0,
-            is_executable: false,
         };
         let target = self.evidence.get(entry.link()).cloned().unwrap_or_default();
         let mut linked = Vec::new();

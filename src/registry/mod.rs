@@ -15,7 +15,6 @@ mod oci;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::distribution::credentials::Keychain;
@@ -256,12 +255,12 @@ pub(crate) fn open_repositories(
         .collect()
 }
 
+/// Checks the port, which no webhook listens on yet.
+fn check_port(values: &Values) -> Result<()> {
+    values.number("port", 1..=65_535).map(|_| ())
+}
+
 /// The filter that a source's options and `--tag` make.
 fn filter_of(values: &Values, setup: &Setup<'_>) -> Result<Filter> {
     Filter::new(&values.many("include"), &values.many("exclude"), setup.tags)
-}
-
-/// The folder of a `path=` value.
-fn folder(text: &str) -> PathBuf {
-    PathBuf::from(text)
 }

@@ -39,6 +39,7 @@ struct Oci {
 }
 
 fn open(values: &Values, setup: &Setup<'_>) -> Result<Box<dyn Source>> {
+    super::check_port(values)?;
     let host = values.one("registry").unwrap_or("");
     let repositories = values
         .many("repository")

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::shared::{ImagePlan, Shared};
-use crate::ecosystem::{self, Evidence, Found};
+use crate::ecosystem::{self, Found};
 use crate::error::{Error, Result};
 use crate::image::Digest;
 use crate::indexer::squash::{self, Covers};
@@ -156,13 +156,7 @@ fn parsed(shared: &Shared<'_>, name: &str, content: ContentId) -> Result<Found> 
         .map_err(|err| Error::stop(format_args!("stored evidence cannot be unpacked: {err}")))?;
     let mut found = Found::default();
     if let Some(row) = ecosystem::named(name) {
-        (row.parse)(
-            &Evidence {
-                path: "",
-                bytes: &bytes,
-            },
-            &mut found,
-        );
+        (row.parse)(&bytes, &mut found);
     }
     Ok(found)
 }

@@ -22,7 +22,7 @@ use memchr::memmem;
 
 use self::program::Program;
 use super::field::{lines, name_and_version, shown};
-use super::{Candidate, Ecosystem, Evidence, Found, Want};
+use super::{Candidate, Ecosystem, Found, Want};
 use crate::sbom::Package;
 
 /// Bytes below which a file is not looked at: the runtime alone is larger than half a MiB.
@@ -50,9 +50,9 @@ struct Module<'a> {
     version: &'a [u8],
 }
 
-fn parse(evidence: &Evidence<'_>, found: &mut Found) {
+fn parse(bytes: &[u8], found: &mut Found) {
     let mut last = None;
-    for line in lines(evidence.bytes) {
+    for line in lines(bytes) {
         let mut columns = line.split(|byte| *byte == b'\t');
         let key = columns.next().unwrap_or_default();
         match key {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> (Vec<String>, Vec<String>) {
-        let found = testdata::parsed(&ROW, "usr/bin/a", text.as_bytes());
+        let found = testdata::parsed(&ROW, text.as_bytes());
         let purls = found.packages.iter().map(|p| p.purl(None).to_string());
         (purls.collect(), found.problems)
     }
@@ -182,7 +182,6 @@ mod tests {
             let candidate = Candidate {
                 path: "opt/tool.bin",
                 size,
-                is_executable: false,
             };
             assert_eq!((ROW.wants)(&candidate).is_some(), wanted);
         }
@@ -331,6 +330,6 @@ mod tests {
     #[test]
     fn no_damage_panics() {
         let seed = b"go\tgo1.20\npath\tx\ndep\ta/b\tv1\n=>\tc\tv2\th1:=\nproblem\tx\n";
-        testdata::damaged(seed, |bytes| drop(testdata::parsed(&ROW, "a", bytes)));
+        testdata::damaged(seed, |bytes| drop(testdata::parsed(&ROW, bytes)));
     }
 }

@@ -89,6 +89,7 @@ struct Artifactory {
 }
 
 fn open(values: &Values, setup: &Setup<'_>) -> Result<Box<dyn Source>> {
+    super::check_port(values)?;
     let text = values.one("api").unwrap_or("").trim_end_matches('/');
     let api: Url = format!("{text}/")
         .parse()
