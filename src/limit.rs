@@ -43,6 +43,8 @@ pub(crate) const PATH_BYTES: usize = 4_096;
 pub(crate) const PATH_DEPTH: usize = 128;
 /// Bytes of one pax header or GNU long name.
 pub(crate) const TAR_META_BYTES: u64 = 1 << 20;
+/// Bytes of name and comment in a gzip header; archivers put a file name there.
+pub(crate) const GZIP_HEADER_BYTES: u64 = 64 << 10;
 /// Bytes of whiteout paths kept of one layer.
 pub(crate) const WHITEOUT_BYTES: usize = 8 << 20;
 /// Compressed bytes of evidence kept of one layer.

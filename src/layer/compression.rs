@@ -2,15 +2,14 @@
 
 use std::io::{self, BufRead, Read};
 
-use flate2::bufread::MultiGzDecoder;
-
+use super::gzip::Gzip;
 use crate::error::{Error, Kind, Result, from_io};
 use crate::limit;
 
 /// A decompressing reader.
 pub(super) enum Decoder<R: BufRead> {
     Plain(R),
-    Gzip(MultiGzDecoder<R>),
+    Gzip(Gzip<R>),
     Zstd(zstd::Decoder<'static, R>),
 }
 
@@ -20,7 +19,7 @@ impl<R: BufRead> Decoder<R> {
     pub(super) fn sniff(mut reader: R) -> Result<Self> {
         let head = reader.fill_buf().map_err(|err| from_io(Kind::Retry, err))?;
         Ok(match head {
-            [0x1f, 0x8b, ..] => Decoder::Gzip(MultiGzDecoder::new(reader)),
+            [0x1f, 0x8b, ..] => Decoder::Gzip(Gzip::new(reader)),
             // A frame, or one of the sixteen skippable frames (RFC 8878, 3.1).
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 let mut decoder = zstd::Decoder::with_buffer(reader)
@@ -55,14 +54,14 @@ impl<R: BufRead> Read for Decoder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Decoder::Plain(reader) => reader.read(buf),
-            Decoder::Gzip(decoder) => decoder.read(buf).map_err(|err| damaged("gzip", err)),
-            Decoder::Zstd(decoder) => decoder.read(buf).map_err(|err| damaged("zstd", err)),
+            Decoder::Gzip(decoder) => decoder.read(buf),
+            Decoder::Zstd(decoder) => decoder.read(buf).map_err(|err| damaged(err)),
         }
     }
 }
 
-/// Names the format in an error of the decoder; an error of the network below passes as it is.
-fn damaged(format: &str, err: io::Error) -> io::Error {
+/// Names the format in an error of the zstd decoder; an error of the network below passes as it is.
+fn damaged(err: io::Error) -> io::Error {
     if err.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         return err;
     }
@@ -75,5 +74,5 @@ fn damaged(format: &str, err: io::Error) -> io::Error {
         )
         .into();
     }
-    Error::skip(format_args!("{format}: {text}")).into()
+    Error::skip(format_args!("zstd: {text}")).into()
 }

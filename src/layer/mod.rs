@@ -12,6 +12,7 @@
 //! *Invariant:* nothing is written anywhere, and memory does not grow with the layer.
 
 mod compression;
+mod gzip;
 pub(crate) mod tar;
 pub(crate) mod whiteout;
 
