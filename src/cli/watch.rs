@@ -1,7 +1,7 @@
 //! `crowsnest watch`: the command line of `docker scout watch`, and what we add to it
 //! (<https://docs.docker.com/reference/cli/docker/scout/watch/>).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::http::{Http, Settings};
 use crate::image::Platform;
 use crate::log::{Format, Level, Log};
-use crate::registry::{self, Setup};
+use crate::registry::{self, Setup, Source};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::time::for_people;
@@ -56,7 +56,7 @@ pub(crate) const COMMAND: Command = Command {
         Flag {
             long: "dry-run",
             env: &["CROWSNEST_DRY_RUN"],
-            summary: "List and index, and record no result",
+            summary: "List what would be read and how many bytes; read no layer, record nothing",
             ..Flag::NEW
         },
         Flag {
@@ -263,7 +263,11 @@ fn run(given: Given) -> Result<ExitCode> {
     let n_workers = usize::try_from(given.number("workers", WORKERS)?).unwrap_or(1);
     let platforms = given.each("platform", str::parse::<Platform>)?;
     let max_layer_bytes = given.size("max-layer-size")?;
-    let store = Store::open(&cli::data_dir(&given)?)?;
+    let data_dir = cli::data_dir(&given)?;
+    if given.is_set("dry-run") {
+        return dry_run(&data_dir, &sources, mode, &platforms, &log, &stop);
+    }
+    let store = Store::open(&data_dir)?;
     let plan = Plan {
         store: &store,
         sources: &sources,
@@ -276,6 +280,62 @@ fn run(given: Given) -> Result<ExitCode> {
     };
     let outcome = watch::run(&plan, &log, &stop)?;
     close(&log, &outcome, &store)
+}
+
+/// Prints what would be read: one line an image, bytes and layers first, then the totals.
+fn dry_run(
+    data_dir: &Path,
+    sources: &[Box<dyn Source>],
+    mode: Mode,
+    platforms: &[Platform],
+    log: &Log,
+    stop: &Stop,
+) -> Result<ExitCode> {
+    let store = if Store::exists(data_dir) {
+        Some(Store::open(data_dir)?)
+    } else {
+        None
+    };
+    let totals = watch::dry_run::run(
+        store.as_ref(),
+        sources,
+        mode,
+        platforms,
+        log,
+        stop,
+        &mut |planned| {
+            if let Some(err) = &planned.error {
+                log.error(
+                    "image cannot be looked at",
+                    &[("image", &planned.image), ("error", err)],
+                );
+                return Ok(());
+            }
+            let layers = if planned.n_layers == 1 {
+                "layer"
+            } else {
+                "layers"
+            };
+            cli::print(&format!(
+                "{:>9}  {:>3} {layers:<6}  {}\n",
+                megabytes(planned.bytes),
+                planned.n_layers,
+                planned.image
+            ))
+        },
+    )?;
+    cli::print(&format!(
+        "{} of {} tags would be read: {} layers, {}; nothing was read or stored\n",
+        totals.images - totals.failed,
+        totals.tags,
+        totals.layers,
+        megabytes(totals.bytes)
+    ))?;
+    Ok(if totals.failed > 0 {
+        ExitCode::from(FAILURES)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// A variable of a registry product: ours, else the name that docker scout watch reads.

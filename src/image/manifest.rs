@@ -81,7 +81,7 @@ impl RawManifest {
 /// A parsed manifest or index.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Manifest {
-    Image(ImageManifest),
+    Image(Box<ImageManifest>),
     Index(Index),
 }
 
@@ -181,7 +181,7 @@ impl Manifest {
                         limit::LAYERS
                     )));
                 }
-                Ok(Manifest::Image(ImageManifest {
+                Ok(Manifest::Image(Box::new(ImageManifest {
                     media_type: if media_type == DOCKER_MANIFEST {
                         DOCKER_MANIFEST
                     } else {
@@ -196,7 +196,7 @@ impl Manifest {
                         .artifact_type
                         .filter(|artifact_type| !artifact_type.is_empty()),
                     subject: wire.subject.map(Descriptor::try_from).transpose()?,
-                }))
+                })))
             }
             _ => Err(Error::skip(format_args!(
                 "unsupported manifest of type `{claimed}`"

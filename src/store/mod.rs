@@ -73,10 +73,15 @@ impl Store {
         })
     }
 
+    /// Whether there is a store in `dir`.
+    pub(crate) fn exists(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// Opens the store in `dir` for a command that only looks.
     /// Errors (`Tell`) when there is none.
     pub(crate) fn open_existing(dir: &Path) -> Result<Self> {
-        if !dir.join(FILE).exists() {
+        if !Self::exists(dir) {
             return Err(
                 Error::tell(format_args!("there is no store in `{}` yet", dir.display())).hint(
                     "run `crowsnest watch` first, or name its data directory with --data-dir",

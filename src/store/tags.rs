@@ -104,6 +104,35 @@ impl Store {
         })
     }
 
+    /// The row of the source of that name, if there is one.
+    pub(crate) fn known_source(&self, name: &str) -> Result<Option<SourceId>> {
+        self.read(|db| {
+            db.query_row("SELECT id FROM source WHERE name = ?1", [name], |row| {
+                row.get(0).map(SourceId)
+            })
+            .optional()
+        })
+    }
+
+    /// What the store knows of a tag, for a pass over those platforms. Writes nothing.
+    pub(crate) fn look_up(
+        &self,
+        source: SourceId,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        platforms: &str,
+    ) -> Result<Seen> {
+        let record = Record::AndQueue {
+            platforms: platforms.to_owned(),
+        };
+        let known = self.read(|db| match repository_id(db, source, repository.as_str())? {
+            Some(id) => known_tag(db, id, tag.as_str()),
+            None => Ok(None),
+        })?;
+        Ok(judge(known.as_ref(), Some(digest), &record))
+    }
+
     /// What a source learnt of its server, as it was last saved.
     pub(crate) fn source_facts(&self, source: SourceId) -> Result<BTreeMap<String, String>> {
         let text: String = self.read(|db| {

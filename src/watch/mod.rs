@@ -11,6 +11,7 @@
 //! *Invariant:* no lock is held over a socket, and a worker never waits for another.
 
 mod assemble;
+pub(crate) mod dry_run;
 
 mod progress;
 mod refresh;

@@ -1,4 +1,4 @@
-//! From a job to what has to be read: manifest, platforms, configurations.
+//! From a tag to what has to be read: manifest, platforms, configurations.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -6,11 +6,13 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use super::shared::{Build, BuildState, ImagePlan, IndexPlan, Shared};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, from_io};
+use crate::http::retry::retrying;
 use crate::image::manifest::{Entry, ImageManifest, Manifest, entry_of};
-use crate::image::{Config, Descriptor, Digest};
+use crate::image::{Config, Descriptor, Digest, Platform};
 use crate::limit::{self, Limited};
 use crate::registry::{Place, Source};
+use crate::stop::Stop;
 use crate::store::queue::Job;
 
 /// Reads the documents of a job's image. A tag that moved since it was listed is followed.
@@ -19,26 +21,9 @@ pub(super) fn build(
     shared: &Shared<'_>,
     mut job: Job,
     source_idx: usize,
-) -> std::result::Result<Build, (Job, Error)> {
-    let source = shared.source(source_idx);
-    let mut found = Found {
-        shared,
-        source,
-        images: Vec::new(),
-        indexes: Vec::new(),
-        seen: HashSet::new(),
-    };
-    let mut result = found.visit(&top(&job), 0);
-    if matches!(&result, Err(err) if err.status() == Some(404)) {
-        result = match follow(shared, source, &mut job) {
-            Ok(true) => found.visit(&top(&job), 0),
-            Ok(false) => result,
-            Err(err) => Err(err),
-        };
-    }
-    let (images, indexes) = (found.images, found.indexes);
-    match result {
-        Ok(()) => Ok(Build {
+) -> std::result::Result<Build, Box<(Job, Error)>> {
+    match documents(shared, &mut job, source_idx) {
+        Ok((images, indexes)) => Ok(Build {
             job,
             source: source_idx,
             images,
@@ -49,73 +34,95 @@ pub(super) fn build(
                 ..BuildState::default()
             }),
         }),
-        Err(err) => Err((job, err)),
+        Err(err) => Err(Box::new((job, err))),
     }
 }
 
-fn top(job: &Job) -> Place {
-    Place {
-        repository: job.repository.clone(),
-        tag: Some(job.tag.clone()),
-        digest: job.digest.clone(),
+fn documents(
+    shared: &Shared<'_>,
+    job: &mut Job,
+    source_idx: usize,
+) -> Result<(Vec<ImagePlan>, Vec<IndexPlan>)> {
+    let (source, store) = (shared.source(source_idx), shared.plan.store);
+    let platforms = shared.platforms();
+    let is_known = |digest: &Digest| store.is_indexed(digest, &platforms);
+    let walk = |job: &Job| {
+        let place = Place {
+            repository: job.repository.clone(),
+            tag: Some(job.tag.clone()),
+            digest: job.digest.clone(),
+        };
+        walk(source, &place, &shared.plan.platforms, &is_known)
+    };
+    let mut result = walk(job);
+    if matches!(&result, Err(err) if err.status() == Some(404)) {
+        let digest = source.resolve(&job.repository, &job.tag)?;
+        if digest != job.digest {
+            store.move_tag(job.tag_id, &digest)?;
+            job.digest = digest;
+            result = walk(job);
+        }
     }
+    let tree = result?;
+    let mut images = Vec::new();
+    for (place, manifest) in tree.images {
+        if let Some(artifact_type) = manifest.not_an_image() {
+            store.save_artifact(&place.digest, manifest.media_type, artifact_type)?;
+            continue;
+        }
+        images.push(image_plan(source, place, manifest, shared.stop)?);
+    }
+    Ok((images, tree.indexes))
 }
 
-/// Asks where the tag points to now. Returns whether that is somewhere else.
-fn follow(shared: &Shared<'_>, source: &dyn Source, job: &mut Job) -> Result<bool> {
-    let digest = source.resolve(&job.repository, &job.tag)?;
-    if digest == job.digest {
-        return Ok(false);
-    }
-    shared.plan.store.move_tag(job.tag_id, &digest)?;
-    job.digest = digest;
-    Ok(true)
-}
-
-struct Found<'a> {
-    shared: &'a Shared<'a>,
-    source: &'a dyn Source,
-    images: Vec<ImagePlan>,
-    indexes: Vec<IndexPlan>,
+/// The documents behind a tag.
+#[derive(Default)]
+pub(super) struct Tree {
+    /// Images and artifacts, in the order of their indexes.
+    pub(super) images: Vec<(Place, ImageManifest)>,
+    /// Innermost first.
+    pub(super) indexes: Vec<IndexPlan>,
     seen: HashSet<Digest>,
 }
 
-impl Found<'_> {
-    /// Reads the manifest at `place` and what it names.
-    fn visit(&mut self, place: &Place, depth: usize) -> Result<()> {
-        if !self.seen.insert(place.digest.clone()) {
-            return Ok(());
-        }
-        if self
-            .shared
-            .plan
-            .store
-            .is_indexed(&place.digest, &self.shared.platforms())?
-        {
-            return Ok(());
-        }
-        let raw = self
-            .source
-            .manifest(place)
-            .context(|| format!("manifest `{}`", place.digest))?;
-        match raw
-            .parse()
-            .context(|| format!("manifest `{}`", place.digest))?
-        {
-            Manifest::Index(index) => {
-                self.visit_index(place, index.media_type, index.manifests, depth)
-            }
-            Manifest::Image(manifest) => self.visit_image(place, manifest),
-        }
-    }
+/// Reads the manifest at `place` and those that its indexes name, but for other platforms than `platforms`
+/// (empty means all) and for what `is_known`.
+pub(super) fn walk(
+    source: &dyn Source,
+    place: &Place,
+    platforms: &[Platform],
+    is_known: &dyn Fn(&Digest) -> Result<bool>,
+) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let walker = Walker {
+        source,
+        platforms,
+        is_known,
+    };
+    walker.visit(&mut tree, place, 0)?;
+    Ok(tree)
+}
 
-    fn visit_index(
-        &mut self,
-        place: &Place,
-        media_type: &'static str,
-        manifests: Vec<Descriptor>,
-        depth: usize,
-    ) -> Result<()> {
+struct Walker<'a> {
+    source: &'a dyn Source,
+    platforms: &'a [Platform],
+    is_known: &'a dyn Fn(&Digest) -> Result<bool>,
+}
+
+impl Walker<'_> {
+    fn visit(&self, tree: &mut Tree, place: &Place, depth: usize) -> Result<()> {
+        if !tree.seen.insert(place.digest.clone()) || (self.is_known)(&place.digest)? {
+            return Ok(());
+        }
+        let name = || format!("manifest `{}`", place.digest);
+        let raw = self.source.manifest(place).context(name)?;
+        let index = match raw.parse().context(name)? {
+            Manifest::Image(manifest) => {
+                tree.images.push((place.clone(), *manifest));
+                return Ok(());
+            }
+            Manifest::Index(index) => index,
+        };
         if depth >= limit::INDEX_DEPTH {
             let message = format!(
                 "indexes are nested deeper than the limit of {}",
@@ -123,87 +130,86 @@ impl Found<'_> {
             );
             return Err(Error::new(Kind::Limit, message));
         }
-        let entries: Vec<(Descriptor, Entry)> = manifests
-            .into_iter()
-            .map(|descriptor| (entry_of(&descriptor), descriptor))
-            .map(|(a, b)| (b, a))
-            .collect();
-        for (descriptor, kind) in &entries {
-            if *kind == Entry::Image && self.wants(descriptor) {
+        let mut entries = Vec::new();
+        for descriptor in index.manifests {
+            let kind = entry_of(&descriptor);
+            if kind == Entry::Image && self.wants(&descriptor) {
                 let inner = Place {
                     repository: place.repository.clone(),
                     tag: None,
                     digest: descriptor.digest.clone(),
                 };
-                self.visit(&inner, depth + 1)?;
+                self.visit(tree, &inner, depth + 1)?;
             }
+            entries.push((descriptor, kind));
         }
-        self.indexes.push(IndexPlan {
+        tree.indexes.push(IndexPlan {
             digest: place.digest.clone(),
-            media_type,
+            media_type: index.media_type,
             entries,
         });
         Ok(())
     }
 
     fn wants(&self, descriptor: &Descriptor) -> bool {
-        let wanted = &self.shared.plan.platforms;
         match &descriptor.platform {
-            Some(platform) if !wanted.is_empty() => wanted.iter().any(|wish| wish.takes(platform)),
+            Some(platform) if !self.platforms.is_empty() => {
+                self.platforms.iter().any(|wish| wish.takes(platform))
+            }
             _ => true,
         }
     }
+}
 
-    fn visit_image(&mut self, place: &Place, manifest: ImageManifest) -> Result<()> {
-        if let Some(artifact_type) = manifest.not_an_image() {
-            return self.shared.plan.store.save_artifact(
-                &place.digest,
-                manifest.media_type,
-                artifact_type,
-            );
-        }
-        let descriptor = &manifest.config;
-        let config = self
-            .config(place, descriptor)
-            .context(|| format!("configuration `{}`", descriptor.digest))?;
-        if !config.diff_ids.is_empty() && config.diff_ids.len() != manifest.layers.len() {
-            let message = format!(
-                "the manifest has {} layers, the configuration {}",
-                manifest.layers.len(),
-                config.diff_ids.len()
-            );
-            return Err(Error::skip(message));
-        }
-        self.images.push(ImagePlan {
-            place: place.clone(),
-            media_type: manifest.media_type,
-            config_digest: manifest.config.digest.clone(),
-            config,
-            layers: manifest.layers,
-        });
-        Ok(())
+/// Reads the configuration of an image and checks that it fits the manifest.
+fn image_plan(
+    source: &dyn Source,
+    place: Place,
+    manifest: ImageManifest,
+    stop: &Stop,
+) -> Result<ImagePlan> {
+    let descriptor = &manifest.config;
+    let name = || format!("configuration `{}`", descriptor.digest);
+    let config = config(source, &place, descriptor, stop).context(name)?;
+    if !config.diff_ids.is_empty() && config.diff_ids.len() != manifest.layers.len() {
+        return Err(Error::skip(format_args!(
+            "the manifest has {} layers, the configuration {}",
+            manifest.layers.len(),
+            config.diff_ids.len()
+        )));
     }
+    Ok(ImagePlan {
+        place,
+        media_type: manifest.media_type,
+        config_digest: manifest.config.digest,
+        config,
+        layers: manifest.layers,
+    })
+}
 
-    /// Reads a configuration and checks it against its digest.
-    fn config(&self, place: &Place, descriptor: &Descriptor) -> Result<Config> {
-        if descriptor.size > limit::CONFIG_BYTES {
-            return Err(limit::over("image configuration", limit::CONFIG_BYTES));
-        }
-        crate::http::retry::retrying(self.shared.stop, || {
-            let blob = self.source.blob(place, descriptor)?;
-            let mut bytes = Vec::new();
-            Limited::new(blob, limit::CONFIG_BYTES, "image configuration")
-                .read_to_end(&mut bytes)
-                .map_err(|err| crate::error::from_io(Kind::Retry, err))?;
-            let mut hasher = descriptor.digest.hasher();
-            hasher.update(&bytes);
-            let digest = hasher.finish();
-            if digest != descriptor.digest {
-                return Err(Error::retry(format_args!(
-                    "the registry sent other content: its digest is `{digest}`"
-                )));
-            }
-            Config::parse(&bytes)
-        })
+fn config(
+    source: &dyn Source,
+    place: &Place,
+    descriptor: &Descriptor,
+    stop: &Stop,
+) -> Result<Config> {
+    if descriptor.size > limit::CONFIG_BYTES {
+        return Err(limit::over("image configuration", limit::CONFIG_BYTES));
     }
+    retrying(stop, || {
+        let blob = source.blob(place, descriptor)?;
+        let mut bytes = Vec::new();
+        Limited::new(blob, limit::CONFIG_BYTES, "image configuration")
+            .read_to_end(&mut bytes)
+            .map_err(|err| from_io(Kind::Retry, err))?;
+        let mut hasher = descriptor.digest.hasher();
+        hasher.update(&bytes);
+        let digest = hasher.finish();
+        if digest != descriptor.digest {
+            return Err(Error::retry(format_args!(
+                "the registry sent other content: its digest is `{digest}`"
+            )));
+        }
+        Config::parse(&bytes)
+    })
 }

@@ -129,9 +129,9 @@ fn begin_image(shared: &Shared<'_>, job: Job) {
     };
     let kept = job.clone();
     let result = caught(|| Ok(resolve::build(shared, job, source_idx)));
-    match result.unwrap_or_else(|err| Err((kept, err))) {
+    match result.unwrap_or_else(|err| Err(Box::new((kept, err)))) {
         Ok(build) => request_layers(shared, &Arc::new(build)),
-        Err((job, err)) => give_up(shared, &job, err),
+        Err(failed) => give_up(shared, &failed.0, failed.1),
     }
 }
 
