@@ -146,10 +146,12 @@ fn json_line(now: &str, level: Level, message: &str, data: Data<'_>) -> String {
         object.insert(key.to_owned(), value.into());
     }
     for (key, value) in data {
-        object.insert(
-            (*key).to_owned(),
-            printable(&value.to_string()).into_owned().into(),
-        );
+        let text = value.to_string();
+        let value = match text.parse::<u64>() {
+            Ok(number) if number.to_string() == text => number.into(),
+            _ => printable(&text).into_owned().into(),
+        };
+        object.insert((*key).to_owned(), value);
     }
     serde_json::Value::Object(object).to_string()
 }
@@ -170,7 +172,7 @@ mod tests {
         let line = json_line("t", Level::Info, "done", &[("n", &3)]);
         assert_eq!(
             line,
-            r#"{"level":"info","message":"done","n":"3","time":"t"}"#
+            r#"{"level":"info","message":"done","n":3,"time":"t"}"#
         );
     }
 }

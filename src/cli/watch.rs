@@ -373,6 +373,7 @@ fn close(log: &Log, outcome: &Outcome, store: &Store) -> Result<ExitCode> {
             ("unchanged", &totals.unchanged),
             ("failed", &outcome.n_failed),
             ("unresolved", &totals.unresolved),
+            ("sources_failed", &totals.unlisted),
             ("incomplete", &totals.partial),
             ("gone", &totals.gone),
             ("layers_read", &totals.layers_read),
@@ -416,7 +417,7 @@ fn close(log: &Log, outcome: &Outcome, store: &Store) -> Result<ExitCode> {
             &[],
         );
     }
-    let is_failed = outcome.n_failed + totals.unresolved > 0;
+    let is_failed = outcome.n_failed + totals.unresolved + totals.unlisted > 0;
     Ok(if is_failed && !outcome.was_stopped {
         ExitCode::from(FAILURES)
     } else {

@@ -169,8 +169,7 @@ fn feed(
         if room > 0 {
             for job in store.take_jobs(owner, &shared.source_names, room)? {
                 n_taken += 1;
-                shared.begin_work();
-                if sender.send(Work::Image(Box::new(job))).is_err() {
+                if !shared.hand_out(&sender, Work::Image(Box::new(job))) {
                     return Ok(());
                 }
             }

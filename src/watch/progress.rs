@@ -27,6 +27,7 @@ pub(super) struct Progress {
     partial: AtomicU64,
     failed: AtomicU64,
     checks_failed: AtomicU64,
+    sources_failed: AtomicU64,
     layers_read: AtomicU64,
     layers_reused: AtomicU64,
     bytes_read: AtomicU64,
@@ -67,6 +68,8 @@ pub(crate) struct Summary {
     pub(crate) failed: u64,
     /// Tags whose digest could not be had.
     pub(crate) unresolved: u64,
+    /// Listings of sources that failed.
+    pub(crate) unlisted: u64,
     pub(crate) layers_read: u64,
     pub(crate) layers_reused: u64,
     pub(crate) bytes_read: u64,
@@ -88,6 +91,7 @@ impl Default for Progress {
             partial: zero(),
             failed: zero(),
             checks_failed: zero(),
+            sources_failed: zero(),
             layers_read: zero(),
             layers_reused: zero(),
             bytes_read: zero(),
@@ -144,6 +148,10 @@ impl Progress {
 
     pub(super) fn check_failed(&self) {
         self.checks_failed.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn source_failed(&self) {
+        self.sources_failed.fetch_add(1, Relaxed);
     }
 
     pub(super) fn layer_read(&self) {
@@ -268,6 +276,7 @@ impl Progress {
             partial: self.partial.load(Relaxed),
             failed: self.failed.load(Relaxed),
             unresolved: self.checks_failed.load(Relaxed),
+            unlisted: self.sources_failed.load(Relaxed),
             layers_read: self.layers_read.load(Relaxed),
             layers_reused: self.layers_reused.load(Relaxed),
             bytes_read: self.bytes_read.load(Relaxed),

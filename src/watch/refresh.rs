@@ -5,6 +5,7 @@ use crossbeam_channel::Sender;
 use super::Mode;
 use super::shared::{Shared, Work};
 use crate::error::{Kind, Result};
+use crate::http::retry::stopped;
 use crate::registry::Source;
 use crate::store::tags::{ListingTotals, Seen};
 
@@ -33,6 +34,7 @@ pub(super) fn run(shared: &Shared<'_>, checks: Sender<Work>) {
                             .log
                             .debug("source still cannot be listed", &[("error", &err)]),
                     }
+                    shared.progress.source_failed();
                     n_failed += 1;
                     last = Some(err);
                 }
@@ -67,7 +69,7 @@ fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
     let mut listing = store.begin_listing(id, shared.record(is_wanted));
     let result = source.list(&mut |listed| {
         if shared.stop.is_requested() {
-            return Err(crate::http::retry::stopped());
+            return Err(stopped());
         }
         let shown = source.shown(&listed.repository);
         let seen = listing.see(
@@ -85,9 +87,9 @@ fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
                 shared.tell_news();
             }
             Seen::Unknown => {
-                shared.begin_work();
-                if checks.send(Work::Check { source: at, listed }).is_err() {
-                    shared.end_work();
+                let check = Work::Check { source: at, listed };
+                if !shared.hand_out(checks, check) {
+                    return Err(stopped());
                 }
             }
             Seen::Unchanged | Seen::Open => {}

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{SendTimeoutError, Sender};
 
-use super::Plan;
 use super::progress::Progress;
+use super::{Plan, TICK};
 use crate::ecosystem;
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest};
@@ -150,8 +150,19 @@ impl<'a> Shared<'a> {
         }
     }
 
-    pub(super) fn begin_work(&self) {
+    /// Gives `work` to the workers, waiting for room. Returns `false` when a stop was asked for first: they
+    /// take nothing more then.
+    pub(super) fn hand_out(&self, sender: &Sender<Work>, mut work: Work) -> bool {
         self.n_under_way.fetch_add(1, Ordering::SeqCst);
+        while !self.stop.is_requested() {
+            match sender.send_timeout(work, TICK) {
+                Ok(()) => return true,
+                Err(SendTimeoutError::Timeout(back)) => work = back,
+                Err(SendTimeoutError::Disconnected(_)) => break,
+            }
+        }
+        self.end_work();
+        false
     }
 
     pub(super) fn end_work(&self) {
