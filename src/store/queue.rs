@@ -60,16 +60,16 @@ pub(crate) fn this_process() -> String {
     format!("{pid}:{}", start_of(pid).unwrap_or_default())
 }
 
-/// The start time of a process in clock ticks, field 22 of proc(5) `stat`. `None` when it is gone.
+/// The start time of a process in clock ticks: field 22 of `stat` in proc(5). `None` when it is gone, or has
+/// ended and only waits to be collected by its parent.
 fn start_of(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold spaces.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    // The name in parentheses may hold spaces; the state, field 3, is the first behind it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
 }
 
 /// Whether the owner of a lease runs on this machine.
@@ -313,5 +313,26 @@ impl Store {
             )?
             .query_row([sources], |row| row.get(0))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_with_its_process() {
+        assert!(lives(&this_process()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let owner = format!("{}:{}", child.id(), start_of(child.id()).unwrap_or(0));
+        // Until it is waited for, an ended process is still in /proc.
+        while std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
+            .is_ok_and(|stat| !stat.contains(") Z"))
+        {
+            std::thread::yield_now();
+        }
+        assert!(!lives(&owner));
+        child.wait().unwrap();
+        assert!(!lives(&owner) && !lives("1:1") && !lives("x"));
     }
 }

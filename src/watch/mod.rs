@@ -186,6 +186,7 @@ fn feed(
         }
         if renewed.elapsed() >= RENEW {
             store.renew_leases(owner)?;
+            store.release_orphans()?;
             renewed = Instant::now();
         }
         shared.progress.show(shared.log, store);

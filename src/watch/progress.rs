@@ -268,11 +268,16 @@ impl Progress {
     }
 
     pub(super) fn summary(&self) -> Summary {
+        let (tags, indexed) = (self.tags.load(Relaxed), self.indexed.load(Relaxed));
         Summary {
-            tags: self.tags.load(Relaxed),
-            unchanged: self.unchanged.load(Relaxed),
+            tags,
+            // An image that a former run left to us may be indexed before the listing comes to it.
+            unchanged: self
+                .unchanged
+                .load(Relaxed)
+                .min(tags.saturating_sub(indexed)),
             gone: self.gone.load(Relaxed),
-            indexed: self.indexed.load(Relaxed),
+            indexed,
             partial: self.partial.load(Relaxed),
             failed: self.failed.load(Relaxed),
             unresolved: self.checks_failed.load(Relaxed),
