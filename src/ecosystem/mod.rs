@@ -22,6 +22,7 @@ mod os_release;
 mod python;
 #[cfg(test)]
 mod testdata;
+pub(crate) mod unread;
 
 /// Every ecosystem, in the order in which they are shown.
 pub(crate) const ALL: &[&Ecosystem] = &[

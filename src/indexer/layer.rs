@@ -51,6 +51,8 @@ struct Collected {
     evidence: BTreeMap<String, Vec<EvidenceFile>>,
     evidence_bytes: usize,
     evidence_files: usize,
+    /// By kind: how many files of ecosystems that are not read, and the first of them.
+    unread: BTreeMap<&'static str, (u64, String)>,
     problems: Problems,
 }
 
@@ -183,6 +185,10 @@ impl Collected {
     }
 
     fn want(&mut self, entry: &Entry<'_>, takers: &mut Vec<Taker>) {
+        if let Some(kind) = ecosystem::unread::kind(entry.path()) {
+            let first = || (0, entry.path().to_owned());
+            self.unread.entry(kind).or_insert_with(first).0 += 1;
+        }
         let candidate = Candidate {
             path: entry.path(),
             size: entry.size,
@@ -298,7 +304,14 @@ impl Collected {
             .push(evidence);
     }
 
-    fn into_facts(self, descriptor: &Descriptor, diff_id: Digest, tar_size: u64) -> LayerFacts {
+    fn into_facts(mut self, descriptor: &Descriptor, diff_id: Digest, tar_size: u64) -> LayerFacts {
+        for (kind, (n_files, first)) in self.unread {
+            self.problems.add(
+                "layer",
+                &first,
+                format!("{kind} are not read yet; files: {n_files}"),
+            );
+        }
         LayerFacts {
             digest: descriptor.digest.clone(),
             diff_id,
