@@ -346,3 +346,164 @@ impl Taker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::tar::tests::{archive, header, padded};
+
+    const STATUS: &str = "var/lib/dpkg/status";
+
+    fn facts(tar: &[u8]) -> Result<LayerFacts> {
+        let descriptor = Descriptor {
+            media_type: String::new(),
+            digest: Digest::of(tar),
+            size: tar.len() as u64,
+            platform: None,
+            annotations: BTreeMap::new(),
+            is_foreign: false,
+        };
+        read(tar, &descriptor, u64::MAX)
+    }
+
+    fn found(facts: &LayerFacts) -> Vec<String> {
+        let raw = |file: &EvidenceFile| zstd::bulk::decompress(&file.compressed, 1 << 20).unwrap();
+        let line = |file: &EvidenceFile| {
+            format!(
+                "{} {} {}",
+                file.path,
+                file.ecosystem,
+                String::from_utf8_lossy(&raw(file))
+            )
+        };
+        facts.evidence.iter().map(line).collect()
+    }
+
+    fn problems(facts: &LayerFacts) -> Vec<String> {
+        facts
+            .problems
+            .iter()
+            .map(|found| format!("{}: {}", found.path, found.message))
+            .collect()
+    }
+
+    #[test]
+    fn wanted_files_are_kept_and_the_last_of_a_path_counts() {
+        let tar = archive(&[
+            (STATUS, b"one"),
+            ("etc/passwd", b"root"),
+            ("./var/lib//dpkg/status", b"two"),
+        ]);
+        let facts = facts(&tar).unwrap();
+        assert_eq!(found(&facts), ["var/lib/dpkg/status dpkg two"]);
+        assert_eq!(
+            (facts.n_entries, facts.diff_id.clone()),
+            (3, Digest::of(&tar))
+        );
+        assert!(facts.paths.replaces("etc/passwd") && !facts.paths.replaces("etc/shadow"));
+    }
+
+    #[test]
+    fn a_link_takes_over_what_was_kept_and_says_when_nothing_was() {
+        let mut tar = header(b"node_modules/a/package.json", b'0', 2, b"");
+        tar.extend(padded(b"{}"));
+        tar.extend(header(
+            b"node_modules/b/package.json",
+            b'1',
+            0,
+            b"node_modules/a/package.json",
+        ));
+        tar.extend(header(b"node_modules/c/package.json", b'1', 0, b"store/c"));
+        tar.extend(header(
+            b"node_modules/d/package.json",
+            b'2',
+            0,
+            b"../a/package.json",
+        ));
+        let facts = facts(&tar).unwrap();
+        assert_eq!(
+            found(&facts),
+            [
+                "node_modules/a/package.json npm {}",
+                "node_modules/b/package.json npm {}"
+            ]
+        );
+        assert_eq!(
+            problems(&facts),
+            ["node_modules/c/package.json: hard link to `store/c`, whose contents were not kept"]
+        );
+    }
+
+    #[test]
+    fn whiteouts_are_noted_and_odd_names_are_problems() {
+        let deep = "d/".repeat(limit::PATH_DEPTH) + "f";
+        let tar = archive(&[
+            ("etc/.wh.passwd", b""),
+            ("srv/.wh..wh..opq", b""),
+            (".wh..wh.plnk", b""),
+            ("etc/.wh.", b""),
+            ("../../etc/os-release", b"ID=evil"),
+            ("lib/app.jar", b""),
+            ("lib/b.jar", b""),
+        ]);
+        let facts = facts(&tar).unwrap();
+        assert_eq!(
+            (facts.whiteouts.join(" "), facts.opaques.join(" ")),
+            ("etc/passwd".into(), "srv".into())
+        );
+        assert!(found(&facts).is_empty());
+        assert_eq!(
+            problems(&facts),
+            [
+                "../../etc/os-release: the name leads out of the image; the entry is skipped",
+                "etc/.wh.: whiteout without a name; it is ignored",
+                "lib/app.jar: Java archives are not read yet; files: 2",
+            ]
+        );
+        let mut long = header(b"././@LongLink", b'L', deep.len() as u64, b"");
+        long.extend(padded(deep.as_bytes()));
+        long.extend(header(b"cut", b'0', 0, b""));
+        assert!(
+            problems(&super::tests::facts(&long).unwrap())[0]
+                .ends_with("deeper than the limit of 128")
+        );
+    }
+
+    #[test]
+    fn a_file_over_its_limit_is_a_problem_and_not_read() {
+        let size = limit::EVIDENCE_FILE_BYTES + 1;
+        let mut tar = header(STATUS.as_bytes(), b'0', size, b"");
+        tar.extend(padded(&vec![b'x'; usize::try_from(size).unwrap()]));
+        let facts = facts(&tar).unwrap();
+        assert!(found(&facts).is_empty());
+        assert_eq!(
+            problems(&facts),
+            ["var/lib/dpkg/status: 16777217 bytes are over the limit of 16777216"]
+        );
+    }
+
+    #[test]
+    fn more_problems_than_the_cut_are_counted() {
+        let names: Vec<String> = (0..limit::PROBLEMS + 7)
+            .map(|n| format!("../{n}"))
+            .collect();
+        let files: Vec<(&str, &[u8])> =
+            names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let facts = facts(&archive(&files)).unwrap();
+        assert_eq!(
+            (facts.problems.len(), facts.problems_unlisted),
+            (limit::PROBLEMS, 7)
+        );
+    }
+
+    #[test]
+    fn a_damaged_layer_is_told_from_a_broken_transport() {
+        let tar = archive(&[("a", &[1; 4000])]);
+        let cut = &tar[..3000];
+        let err = facts(cut).unwrap_err();
+        assert_eq!(
+            (err.kind(), err.to_string()),
+            (Kind::Skip, "tar: ends inside a file".to_owned())
+        );
+    }
+}
