@@ -108,8 +108,9 @@ pub(crate) fn notes(flag: &Flag) -> Vec<String> {
     if flag.is_repeated {
         notes.push("repeatable".to_owned());
     }
-    if !flag.choices.is_empty() {
-        notes.push(format!("one of: {}", flag.choices.join(", ")));
+    let choices = (flag.choices)();
+    if !choices.is_empty() {
+        notes.push(format!("one of: {}", choices.join(", ")));
     }
     if let Some(default) = flag.default {
         notes.push(format!("default: {default}"));

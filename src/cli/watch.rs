@@ -81,7 +81,7 @@ pub(crate) const COMMAND: Command = Command {
             default: Some("text"),
             env: &["CROWSNEST_LOG_FORMAT"],
             summary: "Form of the log lines on stderr",
-            choices: &["text", "json"],
+            choices: || vec!["text", "json"],
             ..Flag::NEW
         },
         Flag {
