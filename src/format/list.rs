@@ -36,7 +36,7 @@ fn sbom(answer: &SbomAnswer, out: &mut dyn Write) -> io::Result<()> {
         .distro
         .as_ref()
         .map(|distro| match &distro.pretty_name {
-            Some(name) => format!("{distro} ({name})"),
+            Some(name) => format!("{distro}, {name}"),
             None => distro.to_string(),
         });
     fact(
@@ -181,7 +181,7 @@ image:     r.example/app:1.0
            r.example/app:latest
 digest:    {}
 platform:  linux/amd64
-distro:    debian-12 (Debian \\x1b]0;x\\x07)
+distro:    debian-12, Debian \\x1b]0;x\\x07
 size:      1.5 kB
 layer 0:   {} (1.0 kB)
 layer 1:   {} (500 B, not read)

@@ -270,10 +270,10 @@ mod tests {
         );
         let expected = format!(
             "\
-REPOSITORY          TAG                      DIGEST        PLATFORM     PACKAGES     SIZE  LAST SEEN         STATE    GONE
+REPOSITORY          TAG                     DIGEST        PLATFORM     PACKAGES     SIZE  LAST SEEN         STATE    GONE
 =cmd|' /C calc'!A0  a,\"b\"\\n\\x1b[2J\\u{{202e}}  {}  -                   -        -  2026-11-24 08:00  failed   -
-r.example/app       0.9                      {1}  linux/amd64       104  28.2 MB  2026-11-24 08:00  partial  2026-11-24 08:00
-r.example/app       1.0                      {1}  linux/amd64       104  28.2 MB  2026-11-24 08:00  indexed  -
+r.example/app       0.9                     {1}  linux/amd64       104  28.2 MB  2026-11-24 08:00  partial  2026-11-24 08:00
+r.example/app       1.0                     {1}  linux/amd64       104  28.2 MB  2026-11-24 08:00  indexed  -
 ",
             index.short(),
             image.short()

@@ -1,14 +1,13 @@
-//! Images, indexes and artifacts, and what the commands ask about them.
+//! Images, indexes and artifacts, as they are read.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::layers::ContentId;
-use super::tags::TagId;
-use super::{Store, joined, moment};
+use super::{Store, joined};
 use crate::error::Result;
 use crate::image::manifest::Entry;
 use crate::image::{Config, Descriptor, Digest, Platform};
-use crate::sbom::{Coverage, Distro, Package, Problem, Source};
+use crate::sbom::Distro;
 use crate::time::Timestamp;
 
 /// Everything to store of one image, once its layers are accounted for.
@@ -155,23 +154,6 @@ impl Store {
         })
     }
 
-    /// What a stored image came to; `None` when it is not stored.
-    pub(crate) fn image_totals(&self, digest: &Digest) -> Result<Option<ImageTotals>> {
-        self.read(|db| {
-            db.prepare_cached(
-                "SELECT n_packages, n_problems, n_refused FROM manifest WHERE digest = ?1",
-            )?
-            .query_row([digest.as_str()], |row| {
-                Ok(ImageTotals {
-                    packages: row.get(0)?,
-                    problems: row.get(1)?,
-                    refused_layers: row.get(2)?,
-                })
-            })
-            .optional()
-        })
-    }
-
     /// How many images of current tags have gaps: layers not read, files not understood.
     pub(crate) fn partial_images(&self) -> Result<u64> {
         self.read(|db| {
@@ -184,16 +166,6 @@ impl Store {
                 [],
                 |row| row.get(0),
             )
-        })
-    }
-
-    /// The tag's current digest, to be asked before its work is called done.
-    pub(crate) fn tag_digest(&self, tag: TagId) -> Result<Option<String>> {
-        self.read(|db| {
-            db.query_row("SELECT digest FROM tag WHERE id = ?1", [tag.0], |row| {
-                row.get(0)
-            })
-            .optional()
         })
     }
 

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Store, digest, moment, optional_digest};
+use super::{Store, digest, moment};
 use crate::error::Result;
 use crate::image::Digest;
 use crate::limit;
