@@ -153,7 +153,7 @@ fn coverage(db: &Connection, id: i64, layers: &[ImageLayer]) -> rusqlite::Result
             problems.insert(Problem {
                 subject: "layer".to_owned(),
                 path: String::new(),
-                message: format!("layer `{}` was not read: {reason}", layer.digest),
+                message: format!("`{}` was not read: {reason}", layer.digest),
             });
         }
     }
