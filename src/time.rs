@@ -14,7 +14,7 @@ impl Timestamp {
         Timestamp(jiff::Timestamp::now().as_millisecond())
     }
 
-    pub(crate) fn from_millis(millis: i64) -> Self {
+    pub(crate) const fn from_millis(millis: i64) -> Self {
         Timestamp(millis)
     }
 
@@ -33,6 +33,14 @@ impl Timestamp {
     /// Time from `earlier` to `self`; zero when the clock was set back.
     pub(crate) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// For a column of a table, UTC: `2026-11-24 07:04`.
+    pub(crate) fn minute(self) -> String {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(moment) => moment.strftime("%Y-%m-%d %H:%M").to_string(),
+            Err(_) => self.to_string(),
+        }
     }
 
     /// Parses RFC 3339. Errors (`Skip`) on anything else.
@@ -73,6 +81,7 @@ mod tests {
         let moment = Timestamp::parse("2026-02-05T20:06:13.332Z").unwrap();
         assert_eq!(moment.as_millis(), 1_770_321_973_332);
         assert_eq!(moment.to_string(), "2026-02-05T20:06:13Z");
+        assert_eq!(moment.minute(), "2026-02-05 20:06");
         assert!(Timestamp::parse("yesterday").is_err());
     }
 

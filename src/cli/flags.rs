@@ -61,8 +61,8 @@ pub(crate) struct Flag {
     pub(crate) env: &'static [&'static str],
     /// One sentence without a period.
     pub(crate) summary: &'static str,
-    /// The only values taken; empty when any is.
-    pub(crate) choices: &'static [&'static str],
+    /// The only values taken, from the rows or constants that know them; empty when any is.
+    pub(crate) choices: fn() -> Vec<&'static str>,
     pub(crate) is_hidden: bool,
 }
 
@@ -77,7 +77,7 @@ impl Flag {
         default: None,
         env: &[],
         summary: "",
-        choices: &[],
+        choices: Vec::new,
         is_hidden: false,
     };
 }
@@ -428,14 +428,15 @@ fn items(flag: &Flag, text: String) -> Result<Vec<String>> {
             .collect(),
         false => vec![text],
     };
+    let choices = (flag.choices)();
     for item in &items {
         if item.is_empty() {
             return Err(Error::tell(format_args!(
                 "expected {placeholder}, found an empty value"
             )));
         }
-        if !flag.choices.is_empty() && !flag.choices.contains(&item.as_str()) {
-            let choices = listed(flag.choices.iter().copied());
+        if !choices.is_empty() && !choices.contains(&item.as_str()) {
+            let choices = listed(choices);
             return Err(Error::tell(format_args!(
                 "expected {choices}, found `{item}`"
             )));
@@ -533,7 +534,7 @@ mod tests {
                 long: "format",
                 value: Some("FORMAT"),
                 default: Some("text"),
-                choices: &["text", "json"],
+                choices: || vec!["text", "json"],
                 ..Flag::NEW
             },
             Flag {

@@ -108,8 +108,9 @@ pub(crate) fn notes(flag: &Flag) -> Vec<String> {
     if flag.is_repeated {
         notes.push("repeatable".to_owned());
     }
-    if !flag.choices.is_empty() {
-        notes.push(format!("one of: {}", flag.choices.join(", ")));
+    let choices = (flag.choices)();
+    if !choices.is_empty() {
+        notes.push(format!("one of: {}", choices.join(", ")));
     }
     if let Some(default) = flag.default {
         notes.push(format!("default: {default}"));
@@ -169,8 +170,11 @@ fn key_row(row: &OptionRow) -> (String, String) {
 fn with_notes(summary: &str, notes: &[String]) -> String {
     let mut text = summary.to_owned();
     for note in notes {
-        let glued = note.replace(' ', &GLUE.to_string());
-        let _ = write!(text, " [{glued}]");
+        // A note stands in one piece when a line of the right column can hold it.
+        let _ = match note.len() + 2 <= WIDTH - LEFT {
+            true => write!(text, " [{}]", note.replace(' ', &GLUE.to_string())),
+            false => write!(text, " [{note}]"),
+        };
     }
     text
 }
@@ -290,6 +294,11 @@ Usage: crowsnest sbom [OPTIONS] REF
 Shows what was found when the image was indexed; the registry is not asked. What
 could not be read is shown as well.
 
+REF is repository[:tag], with or without the registry's host and what else
+stands before the last part of the name; the tag is latest when none is given.
+Or it is a digest of an image or an index, or the first six hexadecimal digits
+of one, or more.
+
 Arguments:
   REF  An image in the store, such as r.example.com/app:1.0, or its digest
 
@@ -311,6 +320,8 @@ Exit codes:
 Examples:
   List the packages of an image:
     crowsnest sbom --platform linux/arm64 registry.example.com/app:1.0
+  Show the purls of an image:
+    crowsnest sbom app:1.0 --format json | jq -r '.packages[].purl'
 ";
         assert_eq!(text, expected);
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use crate::cli::flags::{Command, any_combination};
 use crate::cli::help::{self, Keys};
 use crate::cli::{print, registries, shown};
+use crate::format;
 
 pub(crate) const COMMAND: Command = Command {
     name: "man",
@@ -89,9 +90,68 @@ const EXIT_STATUS: &[(&str, &str)] = &[
     ),
 ];
 
-const JSON: &str = "With --format json a command prints one JSON document in UTF-8. Keys and lists are \
-     sorted, so that the same store gives the same bytes. Keys may be added in later versions; those \
-     that are there keep their name and meaning.";
+const JSON: &[&str] = &[
+    "With --format json a command prints one JSON document in UTF-8 with the key version, which is 1. Lists \
+     are sorted, so that the same store gives the same bytes. Keys may be added in later versions; those \
+     that are there keep their name and meaning. What is not known is null. Times are UTC in RFC 3339, \
+     sizes are bytes, digests have their algorithm in front.",
+    "A list has an object a line, so that it can be read as it comes and compared line by line.",
+];
+
+/// Title, what stands before, and the shape, in lines of at most 76 characters.
+const SHAPES: &[(&str, &str, &[&str])] = &[
+    (
+        "crowsnest images",
+        "A row for each platform of each tag, sorted by repository, tag and platform. digest is what the tag \
+         points to, image_digest the image itself. gone_at is null unless --all is given. error is null \
+         unless the last try failed. The columns of --format csv are the same.",
+        &[
+            "{\"version\": 1,",
+            " \"images\": [{\"repository\", \"tag\", \"digest\", \"image_digest\",",
+            "   \"platform\", \"packages\", \"size\", \"first_seen\", \"last_seen\",",
+            "   \"gone_at\", \"state\", \"error\"}]}",
+        ],
+    ),
+    (
+        "crowsnest sbom",
+        "Layers are sorted from the bottom, and position counts from 0; refused is why a layer was not \
+         read. Packages are sorted by purl, each once; layer is the position of the layer. evidence counts \
+         the files that tell of packages, masked those that a higher layer removed or replaced. \
+         problems_unlisted counts problems that were too many to be recorded.",
+        &[
+            "{\"version\": 1,",
+            " \"image\": {\"names\": [], \"digest\", \"media_type\", \"config_digest\",",
+            "   \"platform\", \"created\", \"size\", \"distro\": {\"id\", \"id_like\",",
+            "   \"version_id\", \"codename\", \"pretty_name\", \"cpe\"}},",
+            " \"layers\": [{\"position\", \"digest\", \"diff_id\", \"size\", \"refused\"}],",
+            " \"packages\": [{\"purl\", \"type\", \"namespace\", \"name\", \"version\",",
+            "   \"architecture\", \"source\": {\"name\", \"version\"}, \"licenses\": [],",
+            "   \"ecosystem\", \"locations\": [{\"layer\", \"path\"}]}],",
+            " \"coverage\": {\"is_complete\", \"layers_read\", \"layers_total\",",
+            "   \"evidence\", \"masked\", \"problems\": [{\"subject\", \"path\",",
+            "   \"message\"}], \"problems_unlisted\"}}",
+        ],
+    ),
+    (
+        "crowsnest status",
+        "A source with an error could not be listed since error_since. retrying are those of waiting that \
+         failed before. A failure without next_try is tried again by the next pass of --all-images, or, \
+         when is_final is true, not until the tag changes. At most 1,000 failures are listed; \
+         failures_unlisted counts the others.",
+        &[
+            "{\"version\": 1,",
+            " \"store\": {\"path\", \"bytes\"},",
+            " \"counts\": {\"repositories\", \"tags\", \"images\",",
+            "   \"incomplete_images\", \"layers\", \"layer_bytes\", \"packages\"},",
+            " \"queue\": {\"waiting\", \"retrying\", \"running\", \"failed\"},",
+            " \"sources\": [{\"name\", \"repositories\", \"tags\", \"listed_at\",",
+            "   \"error\", \"error_since\"}],",
+            " \"failures\": [{\"image\", \"digest\", \"error\", \"hint\", \"attempts\",",
+            "   \"next_try\", \"is_final\"}],",
+            " \"failures_unlisted\"}",
+        ],
+    ),
+];
 
 /// The page.
 fn page(commands: &[&'static Command], registries: &[Keys]) -> String {
@@ -137,8 +197,19 @@ fn page(commands: &[&'static Command], registries: &[Keys]) -> String {
     page.terms(FILES);
     page.section("EXIT STATUS");
     page.terms(EXIT_STATUS);
+    page.section("FORMATS");
+    for format in format::all() {
+        page.request(".TP");
+        page.request(&bold(format.name));
+        page.line(&sentence(format.summary, &[]));
+    }
     page.section("JSON OUTPUT");
-    page.paragraphs(&[JSON]);
+    page.paragraphs(JSON);
+    for (title, text, shape) in SHAPES {
+        page.subsection(title);
+        page.line(text);
+        page.block(shape.iter().copied());
+    }
     page.section("SEE ALSO");
     page.line("docker-login(1), podman-login(1), containers-auth.json(5)");
     page.0
@@ -180,6 +251,15 @@ impl Page {
         }
     }
 
+    /// Lines as they stand, indented.
+    fn block<'a>(&mut self, lines: impl Iterator<Item = &'a str>) {
+        self.request(".RS 4\n.nf");
+        for line in lines {
+            self.line(line);
+        }
+        self.request(".fi\n.RE");
+    }
+
     fn command(&mut self, command: &Command) {
         self.subsection(&format!("crowsnest {}", command.usage));
         self.line(&sentence(command.summary, &[]));
@@ -205,11 +285,7 @@ impl Page {
         }
         for (what, line) in command.examples {
             self.paragraphs(&[&format!("{what}:")]);
-            self.request(".RS 4\n.nf");
-            for line in line.lines() {
-                self.line(line);
-            }
-            self.request(".fi\n.RE");
+            self.block(line.lines());
         }
         self.request(".PP\nExit status:");
         for (code, meaning) in command.exit_codes {

@@ -7,7 +7,8 @@
 //! crowsnest is also a Docker CLI plugin: under the name `docker-crowsnest` in `~/.docker/cli-plugins` it
 //! answers to `docker crowsnest ...`, see [`plugin`].
 //!
-//! *Invariant:* only [`print`] writes to stdout and only [`complain`] to stderr (the log aside).
+//! *Invariant:* only [`print`] and [`print_with`] write to stdout, and only [`complain`] to stderr (the log
+//! aside).
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -42,6 +43,9 @@ const COMMANDS: &[&Command] = &[
     &man::COMMAND,
     &plugin::COMMAND,
 ];
+
+/// Bytes that are gathered before they are written.
+const BUFFER: usize = 64 << 10;
 
 /// The registry products whose keys `watch --help` and the man page show.
 fn registries() -> Vec<help::Keys> {
@@ -79,12 +83,26 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 /// Writes to stdout. When the reader has gone (`crowsnest images | head`) the text is dropped without an
 /// error. Errors (`Stop`) when it cannot be written for another reason, such as a full disk.
 pub(crate) fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::stop(err).context("writing to stdout"))
+    print_with(|out| out.write_all(text.as_bytes()))
+}
+
+/// Lets `write` write to stdout piece by piece. When the reader has gone, `write` gets an error and should
+/// end; that is no error. Errors as [`print`] does, and with the [`Error`] that `write` hands through.
+pub(crate) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut out = io::BufWriter::with_capacity(BUFFER, io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(err) => {
+            // What is left in the buffer must not be tried again when it is dropped.
+            let _ = out.into_parts();
+            if err.kind() == io::ErrorKind::BrokenPipe {
+                return Ok(());
+            }
+            Err(match err.downcast::<Error>() {
+                Ok(inner) => inner,
+                Err(err) => Error::stop(err).context("writing to stdout"),
+            })
         }
-        _ => Ok(()),
     }
 }
 
@@ -219,14 +237,15 @@ mod tests {
                     "{place}: its letter stands twice"
                 );
                 assert!(is_sentence(flag.summary), "{place}: {}", flag.summary);
-                assert!(flag.choices.is_empty() || flag.value.is_some(), "{place}");
+                let choices = (flag.choices)();
+                assert!(choices.is_empty() || flag.value.is_some(), "{place}");
                 assert!(!flag.is_repeated || flag.value.is_some(), "{place}");
                 assert!(!flag.is_whole || flag.is_repeated, "{place}");
                 assert!(!flag.is_repeated || flag.default.is_none(), "{place}");
                 if let Some(default) = flag.default {
                     let choices = match flag.value {
-                        None => &["true", "false"],
-                        Some(_) => flag.choices,
+                        None => vec!["true", "false"],
+                        Some(_) => choices,
                     };
                     assert!(choices.is_empty() || choices.contains(&default), "{place}");
                 }

@@ -81,7 +81,7 @@ pub(crate) const COMMAND: Command = Command {
             default: Some("text"),
             env: &["CROWSNEST_LOG_FORMAT"],
             summary: "Form of the log lines on stderr",
-            choices: &["text", "json"],
+            choices: || vec!["text", "json"],
             ..Flag::NEW
         },
         Flag {
@@ -291,7 +291,7 @@ fn dry_run(
     log: &Log,
     stop: &Stop,
 ) -> Result<ExitCode> {
-    let store = if Store::exists(data_dir) {
+    let store = if Store::exists(data_dir)? {
         Some(Store::open(data_dir)?)
     } else {
         None

@@ -19,13 +19,10 @@ pub(crate) struct StoredLayer {
     pub(crate) digest: Digest,
     /// Of the tar; `None` when it was not read.
     pub(crate) diff_id: Option<Digest>,
-    /// Why it was not read.
-    pub(crate) refused: Option<String>,
     pub(crate) whiteouts: Vec<String>,
     pub(crate) opaques: Vec<String>,
     pub(crate) paths: PathSet,
     pub(crate) evidence: Vec<StoredEvidence>,
-    pub(crate) n_problems: u64,
 }
 
 /// An evidence file of a layer, without its bytes.
@@ -139,9 +136,7 @@ fn layer_row(
 fn stored_layer(db: &Connection, digest: &Digest) -> rusqlite::Result<Option<StoredLayer>> {
     let found = db
         .prepare_cached(
-            "SELECT id, diff_id, refused, whiteouts, opaques, paths, problems_unlisted
-                    + (SELECT count(*) FROM layer_problem WHERE layer_id = layer.id)
-             FROM layer WHERE digest = ?1",
+            "SELECT id, diff_id, whiteouts, opaques, paths FROM layer WHERE digest = ?1",
         )?
         .query_row([digest.as_str()], |row| {
             let diff_id: Option<String> = row.get(1)?;
@@ -150,14 +145,12 @@ fn stored_layer(db: &Connection, digest: &Digest) -> rusqlite::Result<Option<Sto
                 StoredLayer {
                     digest: digest.clone(),
                     diff_id: diff_id.and_then(|diff_id| diff_id.parse().ok()),
-                    refused: row.get(2)?,
-                    whiteouts: unpacked(row.get(3)?),
-                    opaques: unpacked(row.get(4)?),
+                    whiteouts: unpacked(row.get(2)?),
+                    opaques: unpacked(row.get(3)?),
                     paths: PathSet::from_bytes(
-                        row.get::<_, Option<Vec<u8>>>(5)?.unwrap_or_default(),
+                        row.get::<_, Option<Vec<u8>>>(4)?.unwrap_or_default(),
                     ),
                     evidence: Vec::new(),
-                    n_problems: row.get(6)?,
                 },
             ))
         })

@@ -13,8 +13,10 @@
 
 pub(crate) mod images;
 pub(crate) mod layers;
+pub(crate) mod listed;
 pub(crate) mod packages;
 pub(crate) mod queue;
+mod sbom;
 mod schema;
 pub(crate) mod tags;
 
@@ -25,6 +27,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Kind, Result};
+use crate::image::Digest;
 use crate::time::Timestamp;
 
 /// How long to wait for another process's write; theirs are short.
@@ -73,15 +76,17 @@ impl Store {
         })
     }
 
-    /// Whether there is a store in `dir`.
-    pub(crate) fn exists(dir: &Path) -> bool {
-        dir.join(FILE).exists()
+    /// Whether there is a store in `dir`. Errors (`Tell`) when the directory may not be looked into.
+    pub(crate) fn exists(dir: &Path) -> Result<bool> {
+        let is_there = dir.join(FILE).try_exists();
+        is_there
+            .map_err(|err| Error::tell(format_args!("data directory `{}`: {err}", dir.display())))
     }
 
     /// Opens the store in `dir` for a command that only looks.
-    /// Errors (`Tell`) when there is none.
+    /// Errors (`Tell`) when there is none, or its directory may not be looked into.
     pub(crate) fn open_existing(dir: &Path) -> Result<Self> {
-        if !Self::exists(dir) {
+        if !Self::exists(dir)? {
             return Err(
                 Error::tell(format_args!("there is no store in `{}` yet", dir.display())).hint(
                     "run `crowsnest watch` first, or name its data directory with --data-dir",
@@ -216,6 +221,23 @@ fn moment(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<Time
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(Timestamp::from_millis))
+}
+
+/// Reads a stored digest.
+fn digest(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Digest> {
+    parsed(row.get(column)?)
+}
+
+/// Reads a stored digest that may be absent.
+fn optional_digest(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<Digest>> {
+    row.get::<_, Option<String>>(column)?
+        .map(parsed)
+        .transpose()
+}
+
+fn parsed(text: String) -> rusqlite::Result<Digest> {
+    text.parse::<Digest>()
+        .map_err(|err| rusqlite::Error::ToSqlConversionFailure(Box::new(err)))
 }
 
 /// A list of short texts in one column.

@@ -40,15 +40,20 @@ pub(crate) struct Trouble {
     pub(crate) digest: String,
     pub(crate) error: String,
     pub(crate) hint: Option<String>,
+    /// Tries since it was queued, or queued again.
     pub(crate) attempts: u32,
-    /// `None` when it is not tried again until the tag changes.
+    /// `None` when it is not tried again by itself.
     pub(crate) next_try: Option<Timestamp>,
+    /// Whether no try can change it while the tag stays as it is.
+    pub(crate) is_final: bool,
 }
 
 /// How many jobs there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueState {
     pub(crate) waiting: u64,
+    /// Those of the waiting that failed before.
+    pub(crate) retrying: u64,
     /// Taken by a process that lives.
     pub(crate) running: u64,
     pub(crate) failed: u64,
@@ -260,18 +265,35 @@ impl Store {
     pub(crate) fn queue_state(&self) -> Result<QueueState> {
         let now = Timestamp::now().as_millis();
         self.read(|db| {
+            let mut query = db.prepare_cached(
+                "SELECT state, CASE WHEN lease_until >= ?1 THEN lease_owner END AS owner, attempts > 0 AS is_retried,
+                        count(*) FROM job GROUP BY 1, 2, 3",
+            )?;
+            let mut rows = query.query([now])?;
+            let mut state = QueueState::default();
+            while let Some(row) = rows.next()? {
+                let (name, owner): (String, Option<String>) = (row.get(0)?, row.get(1)?);
+                let (is_retried, n): (bool, u64) = (row.get(2)?, row.get(3)?);
+                if name == "failed" {
+                    state.failed += n;
+                } else if owner.is_some_and(|owner| lives(&owner)) {
+                    state.running += n;
+                } else {
+                    state.waiting += n;
+                    state.retrying += if is_retried { n } else { 0 };
+                }
+            }
+            Ok(state)
+        })
+    }
+
+    /// How many jobs failed at least once.
+    pub(crate) fn n_troubles(&self) -> Result<u64> {
+        self.read(|db| {
             db.query_row(
-                "SELECT count(*) FILTER (WHERE state = 'ready' AND lease_until < ?1),
-                        count(*) FILTER (WHERE state = 'ready' AND lease_until >= ?1),
-                        count(*) FILTER (WHERE state = 'failed') FROM job",
-                [now],
-                |row| {
-                    Ok(QueueState {
-                        waiting: row.get(0)?,
-                        running: row.get(1)?,
-                        failed: row.get(2)?,
-                    })
-                },
+                "SELECT count(*) FROM job WHERE error IS NOT NULL",
+                [],
+                |row| row.get(0),
             )
         })
     }
@@ -281,7 +303,7 @@ impl Store {
         let sources = serde_json::json!(sources).to_string();
         self.read(|db| {
             let mut query = db.prepare_cached(
-                "SELECT r.shown || ':' || tag.name AS image, tag.digest AS digest, job.error AS error, hint, attempts,
+                "SELECT r.shown || ':' || tag.name AS image, tag.digest AS digest, job.error AS error, hint, attempts, is_final,
                         CASE WHEN state = 'ready' THEN next_try END AS next_try
                  FROM job JOIN tag ON tag.id = tag_id JOIN repository r ON r.id = repository_id
                  JOIN source s ON s.id = source_id
@@ -296,6 +318,7 @@ impl Store {
                     hint: row.get("hint")?,
                     attempts: row.get("attempts")?,
                     next_try: moment(row, "next_try")?,
+                    is_final: row.get("is_final")?,
                 })
             })?;
             rows.collect()

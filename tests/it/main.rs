@@ -11,3 +11,4 @@ mod emulator_clients;
 mod emulator_wire;
 mod registry;
 mod temp_dir;
+mod views;
