@@ -12,10 +12,14 @@ use crate::error::{Error, Kind, Result, from_io};
 pub(crate) const MANIFEST_BYTES: u64 = 4 << 20;
 /// Bytes of one image configuration; real ones stay below 100 KiB.
 pub(crate) const CONFIG_BYTES: u64 = 4 << 20;
-/// Bytes of one page of a catalog or tag listing.
-pub(crate) const PAGE_BYTES: u64 = 16 << 20;
-/// Pages of one listing: with 100 names a page that is a million repositories.
+/// Bytes of one page of a catalog or tag listing. Old registries put all tags of a repository into one page.
+pub(crate) const PAGE_BYTES: u64 = 8 << 20;
+/// Pages of one listing: with 100 names a page, more than [`LISTING_NAMES`].
 pub(crate) const PAGES: usize = 10_000;
+/// Names of one listing, which are remembered to see when a listing goes in circles.
+pub(crate) const LISTING_NAMES: usize = 500_000;
+/// Bytes of the names of one listing; those of a catalog are held until their tags are listed.
+pub(crate) const LISTING_BYTES: usize = 16 << 20;
 /// Bytes of one AQL answer, which is read row by row: about 20 million tags.
 pub(crate) const AQL_BYTES: u64 = 8 << 30;
 /// Bytes kept of an error body: enough for its message.

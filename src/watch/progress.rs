@@ -65,7 +65,7 @@ pub(crate) struct Summary {
     /// Indexed with gaps.
     pub(crate) partial: u64,
     pub(crate) failed: u64,
-    /// Tags whose digest could not be had.
+    /// Tags whose digest, and repositories whose tags could not be had.
     pub(crate) unresolved: u64,
     pub(crate) layers_read: u64,
     pub(crate) layers_reused: u64,
@@ -142,8 +142,9 @@ impl Progress {
         }
     }
 
-    pub(super) fn check_failed(&self) {
-        self.checks_failed.fetch_add(1, Relaxed);
+    /// Counts tags whose digest, or repositories whose tags could not be had.
+    pub(super) fn checks_failed(&self, n: u64) {
+        self.checks_failed.fetch_add(n, Relaxed);
     }
 
     pub(super) fn layer_read(&self) {

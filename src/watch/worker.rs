@@ -74,7 +74,7 @@ fn begin(shared: &Shared<'_>, work: Work) {
                 if err.kind() == Kind::Stop {
                     shared.fail(err);
                 } else if !shared.stop.is_requested() {
-                    shared.progress.check_failed();
+                    shared.progress.checks_failed(1);
                     shared.log.warn(
                         "tag cannot be resolved",
                         &[("image", &image), ("error", &err)],
