@@ -30,6 +30,12 @@ pub(crate) const TOKEN_BYTES: u64 = 1 << 20;
 pub(crate) const LAYERS: usize = 1_000;
 /// Manifests named by one index.
 pub(crate) const INDEX_ENTRIES: usize = 1_000;
+/// Layers of all images of one tag: forty platforms of Docker's most.
+pub(crate) const TAG_LAYERS: usize = 5_000;
+/// Bytes of the configurations of all images of one tag, which are held until its layers are read.
+pub(crate) const TAG_CONFIG_BYTES: u64 = 16 << 20;
+/// Bytes that a descriptor may claim: 64 TiB is more than registries store, and sums of it do not overflow.
+pub(crate) const BLOB_BYTES: u64 = 1 << 46;
 /// Indexes inside indexes.
 pub(crate) const INDEX_DEPTH: usize = 4;
 /// Redirects followed for one request.

@@ -27,6 +27,8 @@ pub(super) fn build(
         images: Vec::new(),
         indexes: Vec::new(),
         seen: HashSet::new(),
+        n_layers: 0,
+        config_bytes: 0,
     };
     let mut result = found.visit(&top(&job), 0);
     if matches!(&result, Err(err) if err.status() == Some(404)) {
@@ -78,6 +80,8 @@ struct Found<'a> {
     images: Vec<ImagePlan>,
     indexes: Vec<IndexPlan>,
     seen: HashSet<Digest>,
+    n_layers: usize,
+    config_bytes: u64,
 }
 
 impl Found<'_> {
@@ -85,6 +89,14 @@ impl Found<'_> {
     fn visit(&mut self, place: &Place, depth: usize) -> Result<()> {
         if !self.seen.insert(place.digest.clone()) {
             return Ok(());
+        }
+        // The first is the tag's own.
+        if self.seen.len() > 1 + limit::INDEX_ENTRIES {
+            let message = format!(
+                "the tag stands for more than the limit of {} manifests",
+                limit::INDEX_ENTRIES
+            );
+            return Err(Error::new(Kind::Limit, message));
         }
         if self
             .shared
@@ -162,7 +174,21 @@ impl Found<'_> {
                 artifact_type,
             );
         }
+        self.n_layers += manifest.layers.len();
+        if self.n_layers > limit::TAG_LAYERS {
+            let message = format!(
+                "the {} layers of the tag's images are over the limit of {}",
+                self.n_layers,
+                limit::TAG_LAYERS
+            );
+            return Err(Error::new(Kind::Limit, message));
+        }
         let descriptor = &manifest.config;
+        self.config_bytes += descriptor.size.min(limit::CONFIG_BYTES);
+        if self.config_bytes > limit::TAG_CONFIG_BYTES {
+            let what = "the text of all configurations of the tag";
+            return Err(limit::over(what, limit::TAG_CONFIG_BYTES));
+        }
         let config = self
             .config(place, descriptor)
             .context(|| format!("configuration `{}`", descriptor.digest))?;
