@@ -53,10 +53,14 @@ pub(crate) const PATH_BYTES: usize = 4_096;
 pub(crate) const PATH_DEPTH: usize = 128;
 /// Bytes of one pax header or GNU long name.
 pub(crate) const TAR_META_BYTES: u64 = 1 << 20;
-/// Bytes of whiteout paths kept of one layer.
-pub(crate) const WHITEOUT_BYTES: usize = 8 << 20;
-/// Compressed bytes of evidence kept of one layer.
+/// Bytes of whiteouts kept of one layer, [`PATH_OVERHEAD`] included: a quarter of a million short ones.
+pub(crate) const WHITEOUT_BYTES: usize = 16 << 20;
+/// Bytes that a path in memory is counted for beside its own.
+pub(crate) const PATH_OVERHEAD: usize = 64;
+/// Compressed bytes of evidence kept of one layer, and of its paths.
 pub(crate) const EVIDENCE_BYTES: usize = 16 << 20;
+/// Bytes of the evidence paths of all layers of one image, [`PATH_OVERHEAD`] included, while it is put together.
+pub(crate) const IMAGE_EVIDENCE_BYTES: usize = 32 << 20;
 /// Pieces of evidence kept of one layer.
 pub(crate) const EVIDENCE_FILES: usize = 100_000;
 /// Bytes of one evidence file, whatever an ecosystem asks for: a dpkg status of 3,000 packages has 4 MiB.
