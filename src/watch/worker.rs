@@ -239,16 +239,14 @@ fn index_layer(shared: &Shared<'_>, layer: &Layer, n_bytes: &AtomicU64) -> Resul
     } = layer;
     let store = shared.plan.store;
     let name = |err: Error| err.context(format_args!("layer `{}`", descriptor.digest));
-    let read = || {
-        let blob = shared.source(*source).blob(place, descriptor)?;
-        let counted = Counted {
-            inner: blob,
+    let open = || {
+        Ok(Counted {
+            inner: shared.source(*source).blob(place, descriptor)?,
             here: n_bytes,
             total: shared.progress.bytes(),
-        };
-        indexer::layer::read(counted, descriptor, shared.plan.max_layer_bytes)
+        })
     };
-    match read() {
+    match indexer::layer::read(open, descriptor, shared.plan.max_layer_bytes) {
         Ok(facts) => store.save_layer(&facts, &shared.ecosystems),
         Err(err) if err.kind() == Kind::Limit => {
             let shown = format!("{}:{}", place.repository, descriptor.digest.short());
