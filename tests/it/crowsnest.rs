@@ -81,7 +81,8 @@ impl Crowsnest {
             .stderr(stderr)
             .spawn()
             .expect("crowsnest starts");
-        let said = || String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+        let said =
+            || String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
         let mut peak_kib = 0;
         let status = loop {
             peak_kib = peak_kib.max(peak_of(process.id()).unwrap_or(0));
@@ -113,10 +114,18 @@ impl Crowsnest {
     /// Nothing but the store, and no text of the store's that was not ours to keep.
     fn assert_tidy(&self, ended: &Ended) {
         for name in names(&self.place.path().join("data")) {
-            assert!(name.starts_with("crowsnest.db"), "stray file {name}\n{}", ended.stderr);
+            assert!(
+                name.starts_with("crowsnest.db"),
+                "stray file {name}\n{}",
+                ended.stderr
+            );
         }
         let strays = names(&self.place.path().join("work"));
-        assert!(strays.is_empty(), "stray files {strays:?}\n{}", ended.stderr);
+        assert!(
+            strays.is_empty(),
+            "stray files {strays:?}\n{}",
+            ended.stderr
+        );
         assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     }
 }
@@ -151,13 +160,21 @@ impl Ended {
 /// `VmHWM` of a process, in KiB; `None` when it has gone.
 fn peak_of(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("the folder is there");
     entries
-        .map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("it can be listed")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect()
 }

@@ -149,7 +149,9 @@ impl FakeRegistry {
     /// How many requests had that method and a target containing `text`.
     pub(crate) fn count(&self, method: &str, text: &str) -> usize {
         let log = lock(&self.shared.log);
-        log.iter().filter(|seen| seen.method == method && seen.target.contains(text)).count()
+        log.iter()
+            .filter(|seen| seen.method == method && seen.target.contains(text))
+            .count()
     }
 
     /// Holds a blob; returns its descriptor.
@@ -161,24 +163,40 @@ impl FakeRegistry {
 
     pub(crate) fn hold(&self, layer: &Layer) {
         let mut content = self.shared.content.write().expect("no test panicked here");
-        content.blobs.insert(layer.digest.clone(), layer.blob.clone());
+        content
+            .blobs
+            .insert(layer.digest.clone(), layer.blob.clone());
     }
 
     /// Holds a manifest or index under its digest; returns its descriptor.
     pub(crate) fn manifest(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = digest(bytes);
         let mut content = self.shared.content.write().expect("no test panicked here");
-        content.manifests.insert(digest.clone(), (media_type.to_owned(), bytes.into()));
+        content
+            .manifests
+            .insert(digest.clone(), (media_type.to_owned(), bytes.into()));
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
 
     /// The same, and points a tag to it.
-    pub(crate) fn tag(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) -> String {
+    pub(crate) fn tag(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> String {
         let digest = text(&self.manifest(media_type, bytes)["digest"]);
         let mut content = self.shared.content.write().expect("no test panicked here");
         let held = (media_type.to_owned(), bytes.into());
-        content.manifests.insert(format!("{repository}:{tag}"), held);
-        content.tags.entry(repository.to_owned()).or_default().insert(tag.to_owned());
+        content
+            .manifests
+            .insert(format!("{repository}:{tag}"), held);
+        content
+            .tags
+            .entry(repository.to_owned())
+            .or_default()
+            .insert(tag.to_owned());
         digest
     }
 
@@ -189,8 +207,10 @@ impl FakeRegistry {
         let config = json!({
             "os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
-        let config =
-            self.blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let config = self.blob(
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string().as_bytes(),
+        );
         let layers: Vec<Value> = layers.iter().map(Layer::descriptor).collect();
         let manifest = json!({
             "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers,
@@ -256,9 +276,13 @@ impl Shared {
 }
 
 fn send_blob(blob: &Blob, request: &Request<'_>) -> Response {
-    let from = request
-        .header("range")
-        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok());
+    let from = request.header("range").and_then(|range| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse::<u64>()
+            .ok()
+    });
     let mut reader = (blob.make)();
     let (status, skipped) = match from {
         Some(from) if from < blob.size => {
@@ -311,7 +335,12 @@ impl Recorder {
                 }
             }
         });
-        Recorder { address, heard, stopped, accepting: Some(accepting) }
+        Recorder {
+            address,
+            heard,
+            stopped,
+            accepting: Some(accepting),
+        }
     }
 
     pub(crate) fn host(&self) -> String {
@@ -326,7 +355,8 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.stopped
+            .store(true, std::sync::atomic::Ordering::SeqCst);
         // The accepting thread wakes up for this connection and sees the flag.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.accepting.take() {
@@ -352,7 +382,10 @@ fn listen(mut stream: TcpStream, heard: &Mutex<Vec<u8>>, answer: &str) {
 
 /// `sha256:` and the digest of `bytes`.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 

@@ -13,6 +13,8 @@ mod emulator_clients;
 mod emulator_wire;
 mod fake_registry;
 mod hostile;
+mod real;
+mod real_images;
 mod registry;
 mod stored;
 mod temp_dir;

@@ -62,8 +62,14 @@ impl Stored {
             .expect("the schema is the one this test knows");
         let rows = query
             .query_map(params![repository, tag, platform], |row| {
-                let [kind, namespace, name, version, source, source_version]: [String; 6] =
-                    [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
+                let [kind, namespace, name, version, source, source_version]: [String; 6] = [
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                    row.get(5)?,
+                ];
                 // A distribution's namespace is its own name, which nobody writes before a package.
                 let name = match kind.as_str() {
                     "deb" | "apk" => name,
@@ -78,18 +84,27 @@ impl Stored {
 
     /// Tag and error of every job that is left.
     pub(crate) fn troubles(&self) -> Vec<(String, String)> {
-        let query = "SELECT tag.name, coalesce(error, '') FROM job JOIN tag ON tag.id = tag_id ORDER BY 1";
+        let query =
+            "SELECT tag.name, coalesce(error, '') FROM job JOIN tag ON tag.id = tag_id ORDER BY 1";
         self.rows(query, |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
     /// Why layers were not read; sorted.
     pub(crate) fn refused(&self) -> Vec<String> {
-        self.rows("SELECT refused FROM layer WHERE refused IS NOT NULL ORDER BY 1", |row| row.get(0))
+        self.rows(
+            "SELECT refused FROM layer WHERE refused IS NOT NULL ORDER BY 1",
+            |row| row.get(0),
+        )
+    }
+
+    pub(crate) fn layer_digests(&self) -> Vec<String> {
+        self.rows("SELECT digest FROM layer", |row| row.get(0))
     }
 
     /// What was noted of files in layers; sorted.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let query = "SELECT subject || ' ' || path || ': ' || message FROM layer_problem ORDER BY 1";
+        let query =
+            "SELECT subject || ' ' || path || ': ' || message FROM layer_problem ORDER BY 1";
         self.rows(query, |row| row.get(0))
     }
 
@@ -100,7 +115,10 @@ impl Stored {
     }
 
     fn rows<T>(&self, query: &str, read: fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
-        let mut query = self.0.prepare(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let mut query = self
+            .0
+            .prepare(query)
+            .unwrap_or_else(|error| panic!("{query}: {error}"));
         let rows = query.query_map([], read).expect("the query runs");
         rows.map(|row| row.expect("a row")).collect()
     }
