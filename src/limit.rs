@@ -12,10 +12,14 @@ use crate::error::{Error, Kind, Result, from_io};
 pub(crate) const MANIFEST_BYTES: u64 = 4 << 20;
 /// Bytes of one image configuration; real ones stay below 100 KiB.
 pub(crate) const CONFIG_BYTES: u64 = 4 << 20;
-/// Bytes of one page of a catalog or tag listing.
-pub(crate) const PAGE_BYTES: u64 = 16 << 20;
-/// Pages of one listing: with 100 names a page that is a million repositories.
+/// Bytes of one page of a catalog or tag listing. Old registries put all tags of a repository into one page.
+pub(crate) const PAGE_BYTES: u64 = 8 << 20;
+/// Pages of one listing: with 100 names a page, more than [`LISTING_NAMES`].
 pub(crate) const PAGES: usize = 10_000;
+/// Names of one listing, which are remembered to see when a listing goes in circles.
+pub(crate) const LISTING_NAMES: usize = 500_000;
+/// Bytes of the names of one listing; those of a catalog are held until their tags are listed.
+pub(crate) const LISTING_BYTES: usize = 16 << 20;
 /// Bytes of one AQL answer, which is read row by row: about 20 million tags.
 pub(crate) const AQL_BYTES: u64 = 8 << 30;
 /// Bytes kept of an error body: enough for its message.
@@ -26,6 +30,12 @@ pub(crate) const TOKEN_BYTES: u64 = 1 << 20;
 pub(crate) const LAYERS: usize = 1_000;
 /// Manifests named by one index.
 pub(crate) const INDEX_ENTRIES: usize = 1_000;
+/// Layers of all images of one tag: forty platforms of Docker's most.
+pub(crate) const TAG_LAYERS: usize = 5_000;
+/// Bytes of the configurations of all images of one tag, which are held until its layers are read.
+pub(crate) const TAG_CONFIG_BYTES: u64 = 16 << 20;
+/// Bytes that a descriptor may claim: 64 TiB is more than registries store, and sums of it do not overflow.
+pub(crate) const BLOB_BYTES: u64 = 1 << 46;
 /// Indexes inside indexes.
 pub(crate) const INDEX_DEPTH: usize = 4;
 /// Redirects followed for one request.
@@ -45,10 +55,14 @@ pub(crate) const PATH_DEPTH: usize = 128;
 pub(crate) const TAR_META_BYTES: u64 = 1 << 20;
 /// Bytes of name and comment in a gzip header; archivers put a file name there.
 pub(crate) const GZIP_HEADER_BYTES: u64 = 64 << 10;
-/// Bytes of whiteout paths kept of one layer.
-pub(crate) const WHITEOUT_BYTES: usize = 8 << 20;
-/// Compressed bytes of evidence kept of one layer.
+/// Bytes of whiteouts kept of one layer, [`PATH_OVERHEAD`] included: a quarter of a million short ones.
+pub(crate) const WHITEOUT_BYTES: usize = 16 << 20;
+/// Bytes that a path in memory is counted for beside its own.
+pub(crate) const PATH_OVERHEAD: usize = 64;
+/// Compressed bytes of evidence kept of one layer, and of its paths.
 pub(crate) const EVIDENCE_BYTES: usize = 16 << 20;
+/// Bytes of the evidence paths of all layers of one image, [`PATH_OVERHEAD`] included, while it is put together.
+pub(crate) const IMAGE_EVIDENCE_BYTES: usize = 32 << 20;
 /// Pieces of evidence kept of one layer.
 pub(crate) const EVIDENCE_FILES: usize = 100_000;
 /// Bytes of one evidence file, whatever an ecosystem asks for: a dpkg status of 3,000 packages has 4 MiB.

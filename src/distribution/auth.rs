@@ -297,7 +297,7 @@ impl Auth {
                 "token realm `{realm}` is plain HTTP, the registry is not"
             )));
         }
-        if target.is_internal() && !self.origin.is_loopback() && target.host != self.origin.host {
+        if target.is_internal_to(&self.origin) {
             return Err(Error::tell(format_args!(
                 "token realm `{realm}` is an internal address"
             )));

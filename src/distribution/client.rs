@@ -29,12 +29,14 @@ pub(crate) struct Client {
 
 #[derive(Deserialize)]
 struct Catalog {
-    repositories: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "page::names")]
+    repositories: Vec<String>,
 }
 
 #[derive(Deserialize)]
 struct Tags {
-    tags: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "page::names")]
+    tags: Vec<String>,
 }
 
 impl Client {
@@ -81,7 +83,7 @@ impl Client {
             let (catalog, next) =
                 self.json::<Catalog>(&format!("_catalog{query}"), "registry:catalog:*")?;
             Ok(Page {
-                names: catalog.repositories.unwrap_or_default(),
+                names: catalog.repositories,
                 next,
             })
         };
@@ -101,7 +103,7 @@ impl Client {
             )?;
             // A repository whose tags were all deleted has `null`.
             Ok(Page {
-                names: tags.tags.unwrap_or_default(),
+                names: tags.tags,
                 next,
             })
         };
@@ -188,7 +190,7 @@ impl Client {
             let next = page::next_link(&response);
             let bytes = limit::read_all(response.body, limit::PAGE_BYTES, "page of the listing")?;
             let value = serde_json::from_slice(&bytes).map_err(|err| {
-                Error::tell(format_args!(
+                Error::skip(format_args!(
                     "the answer is not what a registry sends: {err}"
                 ))
             })?;

@@ -5,11 +5,16 @@
 //! without a link is asked to go on behind its last name. A page that brings nothing new ends the listing.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::error::{Error, Kind, Result};
+use serde::de::{Deserializer, SeqAccess, Visitor};
+
+use crate::error::{Error, Kind};
 use crate::http::Response;
 use crate::limit;
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The answer to one page: its names, and the next link as sent.
 pub(super) struct Page {
@@ -18,7 +23,8 @@ pub(super) struct Page {
 }
 
 /// Calls `each` once for every distinct name. `fetch` gets a query (with its `?`) and returns a page.
-/// `n` is the page size to ask for. Errors (`Limit`) after [`limit::PAGES`].
+/// `n` is the page size to ask for. Errors (`Limit`) past [`limit::PAGES`], [`limit::LISTING_NAMES`] and
+/// [`limit::LISTING_BYTES`].
 pub(super) fn walk(
     n: usize,
     mut fetch: impl FnMut(&str) -> Result<Page>,
@@ -27,6 +33,7 @@ pub(super) fn walk(
     let hasher = RandomState::new();
     let mut seen: HashSet<u64> = HashSet::new();
     let mut query = format!("?n={n}");
+    let mut n_bytes = 0;
     for page_idx in 0..limit::PAGES {
         let page = match fetch(&query) {
             // Some servers refuse a page size over theirs, or any at all.
@@ -37,6 +44,14 @@ pub(super) fn walk(
         for name in &page.names {
             if seen.insert(hasher.hash_one(name)) {
                 n_new += 1;
+                n_bytes += name.len();
+                if seen.len() > limit::LISTING_NAMES {
+                    return Err(too_many_names());
+                }
+                if n_bytes > limit::LISTING_BYTES {
+                    let cap = limit::LISTING_BYTES as u64;
+                    return Err(limit::over("the text of all names of the listing", cap));
+                }
                 each(name)?;
             }
         }
@@ -62,6 +77,45 @@ pub(super) fn walk(
             limit::PAGES
         ),
     ))
+}
+
+fn too_many_names() -> Error {
+    Error::new(
+        Kind::Limit,
+        format_args!(
+            "the listing has more than the limit of {} names",
+            limit::LISTING_NAMES
+        ),
+    )
+}
+
+/// Reads the names of a page, `null` as none. One page cannot hold more than a whole listing may: short names
+/// take a multiple of their text in memory.
+pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Names;
+    impl<'de> Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of names")
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Vec<String>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut names = Vec::new();
+            while let Some(name) = list.next_element()? {
+                if names.len() == limit::LISTING_NAMES {
+                    return Err(serde::de::Error::custom(too_many_names()));
+                }
+                names.push(name);
+            }
+            Ok(names)
+        }
+    }
+    deserializer.deserialize_any(Names)
 }
 
 /// The target of `rel="next"` in a `Link` header (RFC 8288).

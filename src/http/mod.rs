@@ -227,7 +227,7 @@ fn may_follow(from: &Origin, to: &Url) -> Result<()> {
             "redirect from https to plain `{to}` is not followed"
         )));
     }
-    if target.is_internal() && !from.is_loopback() && target.host != from.host {
+    if target.is_internal_to(from) {
         return Err(Error::skip(format_args!(
             "redirect to the internal address `{}` is not followed",
             target.authority()
@@ -292,6 +292,7 @@ mod tests {
                 Some("suspended"),
             ),
             (&local, "http://127.0.0.1:6000/x", None),
+            (&local, "http://169.254.169.254/latest", Some("internal")),
         ] {
             let result = may_follow(&from.origin(), &to.parse().unwrap());
             match (result, want) {

@@ -161,9 +161,14 @@ impl Origin {
                 .is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
-    /// Whether a server elsewhere has no business to send us there: this machine, or the link-local range
-    /// where clouds keep their metadata.
-    pub(crate) fn is_internal(&self) -> bool {
+    /// Whether the server at `from` has no business to send us here: from elsewhere to this machine, and from
+    /// anywhere to the link-local range, where clouds keep their metadata.
+    pub(crate) fn is_internal_to(&self, from: &Origin) -> bool {
+        let is_own = self.host == from.host || self.is_loopback() && from.is_loopback();
+        self.is_internal() && !is_own
+    }
+
+    fn is_internal(&self) -> bool {
         self.is_loopback()
             || self
                 .host

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::image::{Digest, Platform};
+use crate::limit;
 
 /// Media type, digest and size of a manifest, configuration or layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,14 +49,20 @@ impl TryFrom<Wire> for Descriptor {
     type Error = Error;
 
     fn try_from(wire: Wire) -> Result<Self> {
+        let size = u64::try_from(wire.size)
+            .ok()
+            .filter(|size| *size <= limit::BLOB_BYTES)
+            .ok_or_else(|| {
+                Error::skip(format_args!(
+                    "descriptor of `{}` has the size {}: expected 0 to {}",
+                    wire.digest,
+                    wire.size,
+                    limit::BLOB_BYTES
+                ))
+            })?;
         Ok(Descriptor {
             digest: wire.digest.parse()?,
-            size: u64::try_from(wire.size).map_err(|_| {
-                Error::skip(format_args!(
-                    "descriptor of `{}` has the size {}",
-                    wire.digest, wire.size
-                ))
-            })?,
+            size,
             media_type: wire.media_type,
             platform: wire.platform.map(|platform| Platform {
                 os: platform.os,

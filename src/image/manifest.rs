@@ -300,7 +300,7 @@ mod tests {
             (
                 r#"{"config":{"digest":"sha256:x","size":-1}}"#,
                 "",
-                "not a digest",
+                "has the size -1",
             ),
             (
                 "{}",

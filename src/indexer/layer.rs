@@ -1,4 +1,8 @@
 //! One pass over a layer: every entry looked at, wanted files kept, all of it digested.
+//!
+//! A wanted path can be a hard link to a file that stood earlier in the tar under a name that nobody wanted: a
+//! package manager's store, which links its files into the tree (pnpm does so). Only such a layer is read
+//! a second time, with the names of those files known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -16,17 +20,42 @@ use crate::sbom::{EvidenceFile, LayerFacts, PathSet, Problem};
 /// Effort of the compression of evidence: it is small, and time counts.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Reads a layer to its end.
+/// Reads a layer to its end. `open` gives its blob from the start, and may be called twice.
 ///
 /// Errors: `Limit` when the layer is over a limit as a whole; `Retry` when the registry sent other bytes than
 /// the digest names, or the connection broke; `Skip` when the stored bytes are no layer.
-pub(crate) fn read(
-    blob: impl Read,
+pub(crate) fn read<R: Read>(
+    mut open: impl FnMut() -> Result<R>,
     descriptor: &Descriptor,
     max_tar_bytes: u64,
 ) -> Result<LayerFacts> {
+    let first = pass(open()?, descriptor, max_tar_bytes, None)?;
+    if first.targets.is_empty() {
+        return Ok(first.facts);
+    }
+    let targets = Some(first.targets);
+    Ok(pass(open()?, descriptor, max_tar_bytes, targets)?.facts)
+}
+
+/// What came out of one pass.
+struct Pass {
+    facts: LayerFacts,
+    /// Files that wanted paths turned out to be links to, when another pass can bring their contents.
+    targets: BTreeSet<String>,
+}
+
+fn pass(
+    blob: impl Read,
+    descriptor: &Descriptor,
+    max_tar_bytes: u64,
+    targets: Option<BTreeSet<String>>,
+) -> Result<Pass> {
     let mut stream = Stream::open(blob, &descriptor.digest, descriptor.size, max_tar_bytes)?;
-    let mut collected = Collected::default();
+    let mut collected = Collected {
+        is_last: targets.is_some(),
+        targets: targets.unwrap_or_default(),
+        ..Collected::default()
+    };
     match collected.walk(stream.tar()) {
         Ok(()) => {}
         Err(err) if err.kind() == Kind::Skip => {
@@ -36,7 +65,14 @@ pub(crate) fn read(
         Err(err) => return Err(err),
     }
     let totals = stream.finish()?;
-    Ok(collected.into_facts(descriptor, totals.diff_id, totals.tar_bytes))
+    let targets = match collected.is_last {
+        true => BTreeSet::new(),
+        false => std::mem::take(&mut collected.targets),
+    };
+    Ok(Pass {
+        facts: collected.into_facts(descriptor, totals.diff_id, totals.tar_bytes),
+        targets,
+    })
 }
 
 /// What was found so far.
@@ -53,7 +89,19 @@ struct Collected {
     evidence_files: usize,
     /// By kind: how many files of ecosystems that are not read, and the first of them.
     unread: BTreeMap<&'static str, (u64, String)>,
+    /// Whether no pass follows this one.
+    is_last: bool,
+    /// Files that wanted paths are links to: collected for the next pass, or those to keep in the last one.
+    targets: BTreeSet<String>,
+    /// What was kept of `targets`, by path.
+    kept: BTreeMap<String, Kept>,
     problems: Problems,
+}
+
+/// The contents of a file that is evidence under another name only.
+struct Kept {
+    digest: Digest,
+    compressed: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -76,9 +124,9 @@ impl Problems {
     }
 }
 
-/// One ecosystem's wish for the file at hand.
+/// One ecosystem's wish for the file at hand; `None` when it is wanted for links to it.
 struct Taker {
-    row: &'static Ecosystem,
+    row: Option<&'static Ecosystem>,
     how: Taking,
 }
 
@@ -160,6 +208,7 @@ impl Collected {
         if let Some(replaced) = self.evidence.remove(path) {
             self.evidence_files -= replaced.len();
         }
+        self.kept.remove(path);
         match entry.kind {
             EntryKind::File => self.want(entry, takers),
             EntryKind::HardLink => self.link(entry),
@@ -169,7 +218,7 @@ impl Collected {
     }
 
     fn note_whiteout(&mut self, path: String, kind: fn(String) -> Marker) -> Result<bool> {
-        self.whiteout_bytes += path.len();
+        self.whiteout_bytes += path.len() + limit::PATH_OVERHEAD;
         if self.whiteout_bytes > limit::WHITEOUT_BYTES {
             return Err(limit::over(
                 "the list of whiteouts",
@@ -215,18 +264,25 @@ impl Collected {
                     }
                     let bytes = Vec::with_capacity(usize::try_from(entry.size).unwrap_or(0));
                     takers.push(Taker {
-                        row,
+                        row: Some(row),
                         how: Taking::Whole(bytes),
                     });
                 }
                 Want::Part(extract) => takers.push(Taker {
-                    row,
+                    row: Some(row),
                     how: Taking::Part {
                         extract,
                         wants_more: true,
                     },
                 }),
             }
+        }
+        let is_target = self.is_last && self.targets.contains(entry.path());
+        if is_target && !entry.is_sparse && entry.size <= limit::EVIDENCE_FILE_BYTES {
+            takers.push(Taker {
+                row: None,
+                how: Taking::Whole(Vec::new()),
+            });
         }
     }
 
@@ -244,7 +300,20 @@ impl Collected {
                     path: entry.path().to_owned(),
                     ..found.clone()
                 });
-            } else if matches!((row.wants)(&candidate), Some(Want::Whole { .. })) {
+            } else if let Some(Want::Whole { max }) = (row.wants)(&candidate) {
+                let kept = self.kept.get(entry.link());
+                if let Some(kept) = kept.filter(|kept| kept.compressed.len() as u64 <= max) {
+                    linked.push(EvidenceFile {
+                        path: entry.path().to_owned(),
+                        ecosystem: row.name,
+                        digest: kept.digest.clone(),
+                        compressed: kept.compressed.clone(),
+                    });
+                    continue;
+                }
+                if !self.is_last && self.take_room(entry.link().len()) {
+                    self.targets.insert(entry.link().to_owned());
+                }
                 self.problems.add(
                     row.name,
                     entry.path(),
@@ -267,7 +336,8 @@ impl Collected {
                 Taking::Part { extract, .. } => match extract.finish() {
                     Ok(bytes) => bytes,
                     Err(message) => {
-                        self.problems.add(taker.row.name, path, message);
+                        let subject = taker.row.map_or("layer", |row| row.name);
+                        self.problems.add(subject, path, message);
                         None
                     }
                 },
@@ -275,20 +345,29 @@ impl Collected {
             let Some(bytes) = bytes else { continue };
             let compressed = zstd::bulk::compress(&bytes, ZSTD_LEVEL)
                 .map_err(|err| Error::stop(format_args!("compressing evidence: {err}")))?;
-            self.store(EvidenceFile {
-                path: path.to_owned(),
-                ecosystem: taker.row.name,
-                digest: Digest::of(&bytes),
-                compressed,
-            });
+            let digest = Digest::of(&bytes);
+            match taker.row {
+                Some(row) => self.store(EvidenceFile {
+                    path: path.to_owned(),
+                    ecosystem: row.name,
+                    digest,
+                    compressed,
+                }),
+                None if self.take_room(path.len() + compressed.len()) => {
+                    self.kept
+                        .insert(path.to_owned(), Kept { digest, compressed });
+                }
+                // The link says that its contents were not kept.
+                None => {}
+            }
         }
         Ok(())
     }
 
     /// Keeps a piece of evidence, or says that there are too many.
     fn store(&mut self, evidence: EvidenceFile) {
-        let bytes = self.evidence_bytes + evidence.compressed.len();
-        if self.evidence_files >= limit::EVIDENCE_FILES || bytes > limit::EVIDENCE_BYTES {
+        let n_bytes = evidence.compressed.len() + evidence.path.len();
+        if self.evidence_files >= limit::EVIDENCE_FILES || !self.take_room(n_bytes) {
             self.problems.add(
                 evidence.ecosystem,
                 &evidence.path,
@@ -296,7 +375,6 @@ impl Collected {
             );
             return;
         }
-        self.evidence_bytes = bytes;
         self.evidence_files += 1;
         self.evidence
             .entry(evidence.path.clone())
@@ -304,13 +382,20 @@ impl Collected {
             .push(evidence);
     }
 
+    /// Takes so many bytes out of those that a layer's evidence may have. `false` when they are not left.
+    fn take_room(&mut self, n_bytes: usize) -> bool {
+        let after = self.evidence_bytes + n_bytes;
+        if after > limit::EVIDENCE_BYTES {
+            return false;
+        }
+        self.evidence_bytes = after;
+        true
+    }
+
     fn into_facts(mut self, descriptor: &Descriptor, diff_id: Digest, tar_size: u64) -> LayerFacts {
         for (kind, (n_files, first)) in self.unread {
-            self.problems.add(
-                "layer",
-                &first,
-                format!("{kind} are not read yet; files: {n_files}"),
-            );
+            let message = format!("{kind} are not read yet; files: {n_files}");
+            self.problems.add("layer", &first, message);
         }
         LayerFacts {
             digest: descriptor.digest.clone(),
@@ -363,7 +448,7 @@ mod tests {
             annotations: BTreeMap::new(),
             is_foreign: false,
         };
-        read(tar, &descriptor, u64::MAX)
+        read(|| Ok(tar), &descriptor, u64::MAX)
     }
 
     fn found(facts: &LayerFacts) -> Vec<String> {

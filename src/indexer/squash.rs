@@ -4,6 +4,8 @@
 //! the same path, or by a link or file where one of its directories was. The markers of a layer never touch
 //! its own files (OCI image-spec, layer.md).
 
+use crate::error::Result;
+use crate::limit;
 use crate::sbom::PathSet;
 
 /// What squashing needs of a layer, besides its evidence.
@@ -34,20 +36,61 @@ impl Covers {
     }
 }
 
-/// Tells for each path of each layer whether it is masked in the image. `evidence[i]` are the evidence paths
-/// of layer `i`, bottom first, `covers[i]` what that layer does to those below.
-pub(crate) fn masked(evidence: &[Vec<String>], covers: &[Covers]) -> Vec<Vec<bool>> {
-    evidence
-        .iter()
-        .enumerate()
-        .map(|(at, paths)| {
-            let above = covers.get(at + 1..).unwrap_or_default();
-            paths
-                .iter()
-                .map(|path| above.iter().any(|layer| layer.covers(path)))
-                .collect()
-        })
-        .collect()
+/// The evidence of an image while its layers are put upon each other. Only one layer's [`Covers`] are in memory
+/// at a time: those of many large layers would not fit.
+#[derive(Debug)]
+pub(crate) struct Squash<T> {
+    layers: Vec<Vec<Placed<T>>>,
+    n_bytes: usize,
+}
+
+/// A piece of evidence in its layer.
+#[derive(Debug)]
+pub(crate) struct Placed<T> {
+    pub(crate) path: String,
+    pub(crate) evidence: T,
+    /// Whether a higher layer hides it.
+    pub(crate) is_masked: bool,
+}
+
+impl<T> Squash<T> {
+    pub(crate) fn new() -> Self {
+        Squash {
+            layers: Vec::new(),
+            n_bytes: 0,
+        }
+    }
+
+    /// Puts a layer on top of those so far. Errors (`Limit`) when the image has too much evidence.
+    pub(crate) fn add(
+        &mut self,
+        evidence: impl IntoIterator<Item = (String, T)>,
+        covers: &Covers,
+    ) -> Result<()> {
+        for below in self.layers.iter_mut().flatten() {
+            below.is_masked = below.is_masked || covers.covers(&below.path);
+        }
+        let mut layer = Vec::new();
+        for (path, evidence) in evidence {
+            self.n_bytes += path.len() + limit::PATH_OVERHEAD;
+            if self.n_bytes > limit::IMAGE_EVIDENCE_BYTES {
+                let cap = limit::IMAGE_EVIDENCE_BYTES as u64;
+                return Err(limit::over("the list of the image's evidence", cap));
+            }
+            layer.push(Placed {
+                path,
+                evidence,
+                is_masked: false,
+            });
+        }
+        self.layers.push(layer);
+        Ok(())
+    }
+
+    /// The layers, bottom first, each in the order in which its evidence was added.
+    pub(crate) fn into_layers(self) -> Vec<Vec<Placed<T>>> {
+        self.layers
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +109,28 @@ mod tests {
                     .collect(),
             ),
         }
+    }
+
+    fn masked(evidence: &[Vec<String>], covers: &[Covers]) -> Vec<Vec<bool>> {
+        let mut squash = Squash::new();
+        for (paths, covers) in evidence.iter().zip(covers) {
+            let paths = paths.iter().map(|path| (path.clone(), ()));
+            squash.add(paths, covers).unwrap();
+        }
+        let flags = |layer: Vec<Placed<()>>| layer.iter().map(|file| file.is_masked).collect();
+        squash.into_layers().into_iter().map(flags).collect()
+    }
+
+    #[test]
+    fn too_much_evidence_is_an_error() {
+        let mut squash = Squash::new();
+        let many = (0..limit::IMAGE_EVIDENCE_BYTES / 1_000).map(|_| ("p".repeat(1_000), ()));
+        let err = squash.add(many, &Covers::default()).unwrap_err();
+        assert!(
+            err.to_string()
+                .contains("the list of the image's evidence is larger"),
+            "{err}"
+        );
     }
 
     #[test]

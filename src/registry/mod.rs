@@ -91,6 +91,8 @@ pub(crate) struct Listing {
     /// Names that were left out and why; at most a few, the rest is in `n_left_out`.
     pub(crate) left_out: Vec<String>,
     pub(crate) n_left_out: u64,
+    /// Repositories of which nothing is known, though something is there.
+    pub(crate) n_failed: u64,
 }
 
 impl Listing {
@@ -100,6 +102,15 @@ impl Listing {
         if self.left_out.len() < 10 {
             self.left_out.push(reason.into());
         }
+    }
+
+    /// Counts a repository whose tags cannot be had; its reason goes before those of single names.
+    pub(crate) fn fail(&mut self, reason: impl Into<String>) {
+        self.is_complete = false;
+        self.n_failed += 1;
+        self.n_left_out += 1;
+        self.left_out.insert(0, reason.into());
+        self.left_out.truncate(10);
     }
 }
 

@@ -149,7 +149,8 @@ impl Oci {
 }
 
 /// Lists the tags of `repository`, which the source calls `name`. A repository of the catalog whose tags are
-/// all deleted answers 404, and has none.
+/// all deleted answers 404, and has none. A repository that cannot be listed is noted and does not stop the
+/// others; errors concern the whole server.
 pub(super) fn list_tags(
     client: &Client,
     repository: &Repository,
@@ -177,6 +178,13 @@ pub(super) fn list_tags(
             listing.leave_out(format!("{name}: {err}"));
             Ok(())
         }
+        Err(err)
+            if matches!(err.kind(), ErrorKind::Skip | ErrorKind::Limit)
+                || err.status().is_some_and(|status| status >= 500) =>
+        {
+            listing.fail(format!("{name}: {err}"));
+            Ok(())
+        }
         other => other,
     }
 }
@@ -199,17 +207,19 @@ impl Source for Oci {
             }
             return Ok(listing);
         }
-        let mut names = Vec::new();
+        // One text, since half a million values of their own would take several times its memory.
+        let mut names = String::new();
         let mut n_names = 0;
         let result = self.client.catalog(&mut |name| {
             n_names += 1;
             match name.parse::<Repository>() {
-                Ok(repository) => {
+                Ok(_) => {
                     if self
                         .filter
                         .takes_name(&[name, &format!("{}/{name}", self.host)])
                     {
-                        names.push(repository);
+                        names.push_str(name);
+                        names.push('\n');
                     }
                 }
                 Err(err) => listing.leave_out(err.to_string()),
@@ -225,8 +235,8 @@ impl Source for Oci {
                 self.host
             ));
         }
-        for repository in &names {
-            self.list_tags(repository, &mut listing, each)?;
+        for name in names.lines() {
+            self.list_tags(&name.parse()?, &mut listing, each)?;
         }
         Ok(listing)
     }

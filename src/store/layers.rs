@@ -101,14 +101,9 @@ impl Store {
         Ok(())
     }
 
-    /// The stored layers of those digests, in that order. A layer that is not stored is left out.
-    pub(crate) fn layers(&self, digests: &[Digest]) -> Result<Vec<StoredLayer>> {
-        self.read(|db| {
-            digests
-                .iter()
-                .filter_map(|digest| stored_layer(db, digest).transpose())
-                .collect()
-        })
+    /// What is stored of a layer; `None` when nothing is.
+    pub(crate) fn layer(&self, digest: &Digest) -> Result<Option<StoredLayer>> {
+        self.read(|db| stored_layer(db, digest))
     }
 }
 

@@ -7,7 +7,7 @@ use super::shared::{ImagePlan, Shared};
 use crate::ecosystem::{self, Found};
 use crate::error::{Error, Result};
 use crate::image::Digest;
-use crate::indexer::squash::{self, Covers};
+use crate::indexer::squash::{Covers, Squash};
 use crate::limit;
 use crate::sbom::Distro;
 use crate::store::images::{ImageTotals, IndexedImage};
@@ -20,7 +20,7 @@ const BATCH: usize = 200;
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
 
 /// Stores an image whose layers are all accounted for.
-/// Errors: `Skip` when a layer is not the one that the configuration names.
+/// Errors: `Skip` when a layer is not the one that the configuration names, `Limit` for too much evidence.
 pub(super) fn image(shared: &Shared<'_>, plan: &ImagePlan) -> Result<ImageTotals> {
     let store = shared.plan.store;
     let digests: Vec<Digest> = plan
@@ -28,45 +28,41 @@ pub(super) fn image(shared: &Shared<'_>, plan: &ImagePlan) -> Result<ImageTotals
         .iter()
         .map(|layer| layer.digest.clone())
         .collect();
-    let mut layers = store.layers(&digests)?;
-    if layers.len() != digests.len() {
-        return Err(Error::retry("a layer vanished from the store"));
-    }
-    check_diff_ids(plan, &layers)?;
-    let covers: Vec<Covers> = layers
-        .iter_mut()
-        .map(|layer| Covers {
+    let mut squash = Squash::new();
+    for (at, digest) in digests.iter().enumerate() {
+        let mut layer = store
+            .layer(digest)?
+            .ok_or_else(|| Error::retry("a layer vanished from the store"))?;
+        if let Some(expected) = plan.config.diff_ids.get(at) {
+            check_diff_id(&layer, expected)?;
+        }
+        let covers = Covers {
             whiteouts: std::mem::take(&mut layer.whiteouts),
             opaques: std::mem::take(&mut layer.opaques),
             paths: std::mem::take(&mut layer.paths),
-        })
-        .collect();
-    let paths: Vec<Vec<String>> = layers
-        .iter()
-        .map(|layer| {
-            layer
-                .evidence
-                .iter()
-                .map(|file| file.path.clone())
-                .collect()
-        })
-        .collect();
-    let masked = squash::masked(&paths, &covers);
+        };
+        let evidence = layer.evidence.into_iter();
+        squash.add(
+            evidence.map(|file| (file.path, (file.ecosystem, file.content))),
+            &covers,
+        )?;
+    }
     let mut live: BTreeSet<(&'static str, ContentId)> = BTreeSet::new();
     let mut masks = Vec::new();
     let mut os_release = [None; 2];
-    for (position, layer) in layers.iter().enumerate() {
-        for (file, is_masked) in layer.evidence.iter().zip(&masked[position]) {
-            if *is_masked {
-                masks.push((position, file.path.clone()));
+    for (position, layer) in squash.into_layers().into_iter().enumerate() {
+        for file in layer {
+            if file.is_masked {
+                masks.push((position, file.path));
                 continue;
             }
-            let Some(row) = ecosystem::named(&file.ecosystem) else {
+            let (ecosystem, content) = file.evidence;
+            let Some(row) = ecosystem::named(&ecosystem) else {
                 continue;
             };
-            live.insert((row.name, file.content));
+            live.insert((row.name, content));
             if let Some(at) = OS_RELEASE.iter().position(|path| *path == file.path) {
-                os_release[at] = Some(file.content);
+                os_release[at] = Some(content);
             }
         }
     }
@@ -87,20 +83,17 @@ pub(super) fn image(shared: &Shared<'_>, plan: &ImagePlan) -> Result<ImageTotals
     })
 }
 
-/// Compares what the layers unpacked to with what the configuration says.
-fn check_diff_ids(plan: &ImagePlan, layers: &[StoredLayer]) -> Result<()> {
-    for (layer, expected) in layers.iter().zip(&plan.config.diff_ids) {
-        match &layer.diff_id {
-            Some(diff_id) if diff_id != expected && expected.algorithm() == diff_id.algorithm() => {
-                return Err(Error::skip(format_args!(
-                    "layer `{}` unpacks to `{diff_id}`, the configuration says `{expected}`",
-                    layer.digest
-                )));
-            }
-            _ => {}
+/// Compares what a layer unpacked to with what the configuration says.
+fn check_diff_id(layer: &StoredLayer, expected: &Digest) -> Result<()> {
+    match &layer.diff_id {
+        Some(diff_id) if diff_id != expected && expected.algorithm() == diff_id.algorithm() => {
+            Err(Error::skip(format_args!(
+                "layer `{}` unpacks to `{diff_id}`, the configuration says `{expected}`",
+                layer.digest
+            )))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Parses the evidence that nobody parsed before: usually none, or that of one new layer.

@@ -66,7 +66,7 @@ pub(crate) struct Summary {
     /// Indexed with gaps.
     pub(crate) partial: u64,
     pub(crate) failed: u64,
-    /// Tags whose digest could not be had.
+    /// Tags whose digest, and repositories whose tags could not be had.
     pub(crate) unresolved: u64,
     /// Listings of sources that failed.
     pub(crate) unlisted: u64,
@@ -146,8 +146,9 @@ impl Progress {
         }
     }
 
-    pub(super) fn check_failed(&self) {
-        self.checks_failed.fetch_add(1, Relaxed);
+    /// Counts tags whose digest, or repositories whose tags could not be had.
+    pub(super) fn checks_failed(&self, n: u64) {
+        self.checks_failed.fetch_add(n, Relaxed);
     }
 
     pub(super) fn source_failed(&self) {

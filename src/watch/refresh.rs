@@ -112,6 +112,7 @@ fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
             &[("source", &shared.source_names[at]), ("reason", reason)],
         );
     }
+    shared.progress.checks_failed(outcome.n_failed);
     report(shared, source, totals, outcome.n_left_out);
     Ok(())
 }

@@ -83,6 +83,30 @@ pub(super) struct Tree {
     /// Innermost first.
     pub(super) indexes: Vec<IndexPlan>,
     seen: HashSet<Digest>,
+    n_layers: usize,
+    config_bytes: u64,
+}
+
+impl Tree {
+    /// Adds an image, unless all of them together get too large to be held until their layers are read.
+    fn add(&mut self, place: &Place, manifest: ImageManifest) -> Result<()> {
+        self.n_layers += manifest.layers.len();
+        if self.n_layers > limit::TAG_LAYERS {
+            let message = format!(
+                "the {} layers of the tag's images are over the limit of {}",
+                self.n_layers,
+                limit::TAG_LAYERS
+            );
+            return Err(Error::new(Kind::Limit, message));
+        }
+        self.config_bytes += manifest.config.size.min(limit::CONFIG_BYTES);
+        if self.config_bytes > limit::TAG_CONFIG_BYTES {
+            let what = "the text of all configurations of the tag";
+            return Err(limit::over(what, limit::TAG_CONFIG_BYTES));
+        }
+        self.images.push((place.clone(), manifest));
+        Ok(())
+    }
 }
 
 /// Reads the manifest at `place` and those that its indexes name, but for other platforms than `platforms`
@@ -114,13 +138,18 @@ impl Walker<'_> {
         if !tree.seen.insert(place.digest.clone()) || (self.is_known)(&place.digest)? {
             return Ok(());
         }
+        // The first is the tag's own.
+        if tree.seen.len() > 1 + limit::INDEX_ENTRIES {
+            let message = format!(
+                "the tag stands for more than the limit of {} manifests",
+                limit::INDEX_ENTRIES
+            );
+            return Err(Error::new(Kind::Limit, message));
+        }
         let name = || format!("manifest `{}`", place.digest);
         let raw = self.source.manifest(place).context(name)?;
         let index = match raw.parse().context(name)? {
-            Manifest::Image(manifest) => {
-                tree.images.push((place.clone(), *manifest));
-                return Ok(());
-            }
+            Manifest::Image(manifest) => return tree.add(place, *manifest),
             Manifest::Index(index) => index,
         };
         if depth >= limit::INDEX_DEPTH {

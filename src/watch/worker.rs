@@ -27,6 +27,10 @@ use crate::time::Timestamp;
 const JOBS_PER_WORKER: usize = 16;
 /// Tries of an image before it counts as failed.
 const MAX_ATTEMPTS: u32 = 4;
+/// The longest wait that a server may ask of a single pass: past it, the image fails and the next pass tries again.
+const PASS_PATIENCE: Duration = Duration::from_secs(300);
+/// The longest wait that a server may ask while watching.
+const WATCH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long a worker sleeps before it looks whether the end has come.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -74,7 +78,7 @@ fn begin(shared: &Shared<'_>, work: Work) {
                 if err.kind() == Kind::Stop {
                     shared.fail(err);
                 } else if !shared.stop.is_requested() {
-                    shared.progress.check_failed();
+                    shared.progress.checks_failed(1);
                     shared.log.warn(
                         "tag cannot be resolved",
                         &[("image", &image), ("error", &err)],
@@ -235,16 +239,14 @@ fn index_layer(shared: &Shared<'_>, layer: &Layer, n_bytes: &AtomicU64) -> Resul
     } = layer;
     let store = shared.plan.store;
     let name = |err: Error| err.context(format_args!("layer `{}`", descriptor.digest));
-    let read = || {
-        let blob = shared.source(*source).blob(place, descriptor)?;
-        let counted = Counted {
-            inner: blob,
+    let open = || {
+        Ok(Counted {
+            inner: shared.source(*source).blob(place, descriptor)?,
             here: n_bytes,
             total: shared.progress.bytes(),
-        };
-        indexer::layer::read(counted, descriptor, shared.plan.max_layer_bytes)
+        })
     };
-    match read() {
+    match indexer::layer::read(open, descriptor, shared.plan.max_layer_bytes) {
         Ok(facts) => store.save_layer(&facts, &shared.ecosystems),
         Err(err) if err.kind() == Kind::Limit => {
             let shown = format!("{}:{}", place.repository, descriptor.digest.short());
@@ -341,12 +343,14 @@ fn give_up(shared: &Shared<'_>, job: &Job, err: Error) {
         Mode::Once => (Duration::from_secs(1), Duration::from_secs(30)),
         Mode::Watch { .. } => (Duration::from_secs(10), Duration::from_secs(900)),
     };
-    let next_try = (err.kind() == Kind::Retry && attempt < MAX_ATTEMPTS).then(|| {
-        Timestamp::now().plus(
-            err.retry_after()
-                .unwrap_or_else(|| backoff(attempt, base, cap)),
-        )
-    });
+    let wait = match (err.retry_after(), shared.plan.mode) {
+        (None, _) => Some(backoff(attempt, base, cap)),
+        (Some(wait), Mode::Once) => Some(wait).filter(|wait| *wait <= PASS_PATIENCE),
+        (Some(wait), Mode::Watch { .. }) => Some(wait.min(WATCH_PATIENCE)),
+    };
+    let next_try = wait
+        .filter(|_| err.kind() == Kind::Retry && attempt < MAX_ATTEMPTS)
+        .map(|wait| Timestamp::now().plus(wait));
     if let Err(err) = shared.plan.store.job_failed(job, &err, next_try) {
         shared.fail(err);
     }

@@ -268,7 +268,9 @@ impl State {
     pub(crate) fn count(&self, request: &Request, repo: &str, key: &Key, user: &str) {
         let switches = self.switches();
         let skip = request.parameter("skipUpdateStats") == Some("true");
-        let by_v2 = !request.path.starts_with("/artifactory/") || request.path.contains("/v2/");
+        // A folder of the storage may be called `v2` too.
+        let by_v2 = !request.path.starts_with("/artifactory/")
+            || request.path.starts_with("/artifactory/api/docker/");
         if (skip && (!by_v2 || switches.on("v2_skip_stats")))
             || (request.is_head() && !switches.on("head_counts"))
         {

@@ -2,6 +2,7 @@
 //! with a folder of its own. Both are gone when it is dropped.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,19 +27,28 @@ impl Registry {
 
     /// The same with lines of YAML added to the configuration.
     pub(crate) fn start_with(configuration: &str) -> Registry {
+        Registry::started(configuration, None)
+    }
+
+    /// A registry whose storage is a folder that stays when it ends. Several may read the same.
+    pub(crate) fn start_on(storage: &Path) -> Registry {
+        Registry::started("", Some(storage))
+    }
+
+    fn started(configuration: &str, storage: Option<&Path>) -> Registry {
         // The port was free a moment ago; another process can still take it, hence the retries.
         for _ in 0..5 {
-            if let Some(registry) = Registry::try_start(configuration) {
+            if let Some(registry) = Registry::try_start(configuration, storage) {
                 return registry;
             }
         }
         panic!("`docker-registry` did not come up");
     }
 
-    fn try_start(configuration: &str) -> Option<Registry> {
+    fn try_start(configuration: &str, storage: Option<&Path>) -> Option<Registry> {
         let folder = TempDir::new("registry");
         let port = free_port();
-        let root = folder.path().join("storage");
+        let root = storage.map_or_else(|| folder.path().join("storage"), Path::to_owned);
         let text = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  \
              filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  \

@@ -26,6 +26,7 @@ use super::{
 use crate::distribution::credentials::Credential;
 use crate::distribution::{Access, Client, CredentialSource, Preemptive, Resuming, status_error};
 use crate::error::{Error, Result};
+use crate::http::retry::retrying;
 use crate::http::{Http, Request, Url};
 use crate::image::manifest::RawManifest;
 use crate::image::{Descriptor, Digest, Repository, Tag, Version};
@@ -292,17 +293,15 @@ impl Artifactory {
         let range = format!("bytes={offset}-");
         let headers = [("range", range.as_str())];
         let headers = if offset == 0 { &[][..] } else { &headers[..] };
-        let response = self.api.request(
-            Method::GET,
-            &format!("{path}?skipUpdateStats=true"),
-            headers,
-            None,
-        )?;
-        if matches!(response.status, 200 | 206) {
-            Ok(response)
-        } else {
-            Err(status_error(response))
-        }
+        let path = format!("{path}?skipUpdateStats=true");
+        retrying(self.http.stop(), || {
+            let response = self.api.request(Method::GET, &path, headers, None)?;
+            if matches!(response.status, 200 | 206) {
+                Ok(response)
+            } else {
+                Err(status_error(response))
+            }
+        })
     }
 
     /// Notes whether a storage path led somewhere.
@@ -364,6 +363,11 @@ impl Artifactory {
     }
 }
 
+/// Whether a storage path leads nowhere, so that the registry API has to be asked.
+fn is_absent(err: &Error) -> bool {
+    matches!(err.status(), Some(400 | 403 | 404 | 405 | 410))
+}
+
 /// The host of a key in subdomain addressing. JFrog's own cloud joins instance and key by a hyphen.
 fn subdomain_host(key: &str, registry: &str) -> String {
     match registry.strip_suffix(".jfrog.io") {
@@ -409,8 +413,11 @@ impl Source for Artifactory {
                 &["manifest.json"]
             };
             for name in names {
-                let Ok(response) = self.fetch_file(&format!("{folder}/{name}"), 0) else {
-                    continue;
+                let response = match self.fetch_file(&format!("{folder}/{name}"), 0) {
+                    Ok(response) => response,
+                    Err(err) if is_absent(&err) => continue,
+                    // The registry API would have it, and count it as a download.
+                    Err(err) => return Err(err),
                 };
                 let bytes = limit::read_all(response.body, limit::MANIFEST_BYTES, "manifest")?;
                 // The folder may hold both files, or the tag moved on: then the digest decides.
@@ -438,7 +445,7 @@ impl Source for Artifactory {
                     self.note(true);
                     return Ok(Box::new(blob));
                 }
-                Err(err) if matches!(err.status(), Some(403 | 404)) => self.note(false),
+                Err(err) if is_absent(&err) => self.note(false),
                 Err(err) => return Err(err),
             }
         }
