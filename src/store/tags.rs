@@ -329,7 +329,8 @@ impl Listing<'_> {
                     "SELECT tag.id FROM tag JOIN repository r ON r.id = repository_id
                      WHERE r.source_id = ?1 AND gone_at IS NULL AND changed_at < ?2",
                 )?;
-                let ids = query.query_map(params![source, self.started.as_millis()], |row| row.get(0))?;
+                let ids =
+                    query.query_map(params![source, self.started.as_millis()], |row| row.get(0))?;
                 ids.filter(|id| !id.as_ref().is_ok_and(|&id| is_seen(id)))
                     .collect()
             })?;
