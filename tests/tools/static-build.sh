@@ -84,7 +84,11 @@ openssl x509 -req -in "$work/request.pem" -CA "$work/ca.pem" -CAkey "$work/ca.ke
 python3 tests/tools/tls-registry.py tests/images/debian "$work/cert.pem" "$work/key.pem" "$work/port" & server=$!
 for _ in $(seq 100); do [ -e "$work/port" ] || sleep 0.1; done
 [ -e "$work/port" ] || fail "the TLS server did not come up"
-watch() { env -i HOME="$work" "$binary" watch --registry "localhost:$(cat "$work/port")" --all-images --data-dir "$work/store" "$@" 2>"$work/log"; }
+host=localhost:$(cat "$work/port")
+watch() {
+  env -i HOME="$work" "$binary" watch --all-images --data-dir "$work/store" "$@" 2>"$work/log" \
+    --registry "type=artifactory,registry=$host,api=https://$host/artifactory,repository=local,subdomain-mode=false"
+}
 
 rc=0; watch || rc=$?
 [ $rc -ne 0 ] && grep -qi certificate "$work/log" || fail "without --ca-cert: exit code $rc, $(cat "$work/log")"

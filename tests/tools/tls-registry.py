@@ -1,9 +1,12 @@
 """A registry of one repository over TLS, read from an OCI layout; for checks of the static binary.
 
+It stands where an Artifactory has the registry API of its key "local": crowsnest speaks plain HTTP with a host of
+this machine, unless a URL says https, and only Artifactory has a URL.
+
     python3 tls-registry.py LAYOUT CERTIFICATE KEY PORT_FILE
 
 Listens on a free port of 127.0.0.1, writes its number to PORT_FILE, and answers what a client that only reads
-asks for: the catalog, tags, manifests and blobs. Ends when it is killed.
+asks for: the catalog, tags, manifests and blobs. AQL is refused. Ends when it is killed.
 """
 
 import http.server
@@ -13,6 +16,7 @@ import ssl
 import sys
 
 LAYOUT, CERTIFICATE, KEY, PORT_FILE = sys.argv[1:]
+BASE = "/artifactory/api/docker/local/v2/"
 NAME = os.path.basename(os.path.normpath(LAYOUT))
 with open(f"{LAYOUT}/index.json", encoding="utf-8") as file:
     LISTED = json.load(file)["manifests"]
@@ -24,18 +28,24 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.split("?")[0]
-        if path == "/v2/":
+        if not path.startswith(BASE):
+            return self.send_error(404)
+        path = path.removeprefix(BASE)
+        if path == "":
             return self.reply(b"{}")
-        if path == "/v2/_catalog":
+        if path == "_catalog":
             return self.reply(json.dumps({"repositories": [NAME]}).encode())
-        if path == f"/v2/{NAME}/tags/list":
+        if path == f"{NAME}/tags/list":
             return self.reply(json.dumps({"name": NAME, "tags": sorted(TAGS)}).encode())
-        for kind in ("manifests", "blobs"):
-            if path.startswith(f"/v2/{NAME}/{kind}/"):
-                return self.blob(path.rsplit("/", 1)[1])
+        if path.startswith((f"{NAME}/manifests/", f"{NAME}/blobs/")):
+            return self.blob(path.rsplit("/", 1)[1])
         return self.send_error(404)
 
     do_HEAD = do_GET
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_error(403)
 
     def blob(self, name):
         digest = TAGS.get(name, name)
