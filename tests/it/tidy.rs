@@ -47,6 +47,14 @@ const MODULES: &[(&str, &str)] = &[
 /// Lines of a file without its tests. A longer one has two subjects.
 const MAX_LINES: usize = 450;
 
+/// Files that are longer and wait to be split. Nothing is added to this list.
+const TOO_LONG: &[&str] = &[
+    "src/cli/flags.rs",
+    "src/registry/artifactory/mod.rs",
+    "src/store/images.rs",
+    "src/store/tags.rs",
+];
+
 /// What stands in no file but the ones named, and why.
 const BANNED: &[Banned] = &[
     Banned {
@@ -256,6 +264,12 @@ fn the_map_in_main_lists_the_modules_in_reading_order() {
         .collect();
     let table: Vec<&str> = MODULES.iter().map(|(name, _)| *name).collect();
     assert_eq!(mapped, table, "the head of main.rs, and the table here");
+    let readme = sources::file("README.md");
+    assert_eq!(
+        sources::rows(&readme, "module"),
+        table,
+        "README.md, and the table here"
+    );
     let mut declared: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
@@ -268,16 +282,21 @@ fn the_map_in_main_lists_the_modules_in_reading_order() {
 
 #[test]
 fn files_have_one_subject() {
-    let wrong: Vec<String> = sources::all()
-        .iter()
-        .filter(|source| source.n_lines > MAX_LINES)
-        .map(|source| {
-            format!(
-                "{}: {} lines without its tests",
-                source.path, source.n_lines
-            )
-        })
-        .collect();
+    let mut wrong = Vec::new();
+    let mut waiting = TOO_LONG.to_vec();
+    for source in sources::all() {
+        let is_long = source.n_lines > MAX_LINES;
+        if is_long && !waiting.contains(&source.path.as_str()) {
+            let (path, n_lines) = (&source.path, source.n_lines);
+            wrong.push(format!("{path}: {n_lines} lines without its tests"));
+        }
+        waiting.retain(|path| !(is_long && *path == source.path));
+    }
+    wrong.extend(
+        waiting
+            .iter()
+            .map(|path| format!("{path}: is short now; take it off the list")),
+    );
     assert!(
         wrong.is_empty(),
         "over {MAX_LINES} lines:\n{}",
