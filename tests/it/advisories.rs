@@ -21,6 +21,7 @@ struct Hit {
 }
 
 #[test]
+#[allow(clippy::print_stderr)]
 fn no_locked_version_has_a_known_vulnerability() {
     let hits = hits(&locked(&sources::file("Cargo.lock")));
     let (notes, bad): (Vec<&Hit>, Vec<&Hit>) = hits.iter().partition(|hit| hit.is_informational);
