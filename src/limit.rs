@@ -87,6 +87,8 @@ pub(crate) const ZSTD_WINDOW_LOG: u32 = 23;
 pub(crate) const CREDENTIAL_FILE_BYTES: u64 = 1 << 20;
 /// Bytes of a credential helper's answer. Tokens of cloud registries reach 10 KiB.
 pub(crate) const HELPER_BYTES: u64 = 64 << 10;
+/// Bytes of a file of certificates. Mozilla's whole list has 230 KiB.
+pub(crate) const CERTIFICATE_BYTES: u64 = 16 << 20;
 
 /// A reader that fails one byte past its cap, so that a stream of exactly the cap is fine.
 pub(crate) struct Limited<R> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Candidate, Ecosystem, Found, Want};
 use crate::sbom::Package;
@@ -14,13 +14,17 @@ pub(super) struct File {
     pub(super) bytes: Vec<u8>,
 }
 
-/// The folder of the test data: `CROWSNEST_TESTDATA`, beside the checkout, or where our worktrees have it.
+/// The folder of the test data: `CROWSNEST_TESTDATA`, or `shared/testdata` beside the checkout or further up.
 pub(super) fn dir() -> PathBuf {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/testdata");
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::env::var_os("CROWSNEST_TESTDATA")
         .map(PathBuf::from)
         .into_iter()
-        .chain([beside.into(), "/work/shared/testdata".into()])
+        .chain(
+            checkout
+                .ancestors()
+                .map(|folder| folder.join("shared/testdata")),
+        )
         .find(|dir| dir.join("pkgdb").is_dir())
         .expect("no test data: set CROWSNEST_TESTDATA to the folder that holds `pkgdb`")
 }

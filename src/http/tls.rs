@@ -4,11 +4,13 @@
 //! `SSL_CERT_FILE`, else the distribution's bundle, else the Mozilla list that is compiled in. `--ca-cert`
 //! adds to whichever it is.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Error, Result};
+use crate::limit;
 
 /// Where distributions keep the bundle: Debian and Alpine, Fedora, openSUSE, older Red Hat.
 const BUNDLES: [&str; 4] = [
@@ -44,7 +46,9 @@ pub(super) fn config(extra: &[PathBuf]) -> Result<TlsConfig> {
 
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let shown = path.display();
-    let pem = std::fs::read(path)
+    let pem = File::open(path)
+        .map_err(Error::tell)
+        .and_then(|file| limit::read_all(file, limit::CERTIFICATE_BYTES, "certificates"))
         .map_err(|err| Error::tell(format_args!("reading certificates `{shown}`: {err}")))?;
     let found: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {

@@ -1,21 +1,29 @@
-//! Integration tests: the real binary against real registries, an Artifactory, and registries that lie.
+//! Integration tests: the real binary against real registries, an Artifactory, and registries that lie; and the
+//! project itself against its house rules ([`tidy`], [`dependencies`], [`advisories`], [`readme`]).
 //!
 //! Helpers: [`emulator`] (an Artifactory), [`registry`] (a plain registry), [`fake_registry`] (a scripted one),
-//! [`real_images`] (images built from packages), [`crowsnest`] (a run), [`stored`] (its store), [`temp_dir`].
+//! [`real_images`] (images built from packages), [`crowsnest`] (a run), [`stored`] (its store), [`temp_dir`],
+//! [`sources`], [`zip`].
 
 #![allow(clippy::unwrap_used)]
 
+mod advisories;
 mod cli;
 mod crowsnest;
+mod dependencies;
 #[path = "../emulator/mod.rs"]
 mod emulator;
 mod emulator_clients;
 mod emulator_wire;
 mod fake_registry;
 mod hostile;
+mod readme;
 mod real;
 mod real_images;
 mod registry;
+mod sources;
 mod stored;
 mod temp_dir;
+mod tidy;
 mod views;
+mod zip;

@@ -42,12 +42,8 @@ impl Archive {
     /// no image or is packed in another way, `Limit` over a limit, else as [`file::open`].
     pub(super) fn open(within: &Path, path: &Path, default: &Repository) -> Result<Self> {
         let (mut file, stamp) = file::open(within, path)?;
-        let mut head = Vec::new();
         let whole = |err| from_io(Kind::Retry, err);
-        Read::by_ref(&mut file)
-            .take(8)
-            .read_to_end(&mut head)
-            .map_err(whole)?;
+        let head = limit::read_all(Read::by_ref(&mut file).take(8), 8, "magic number")?;
         file.rewind().map_err(whole)?;
         let tar = TarFile {
             within: within.to_owned(),

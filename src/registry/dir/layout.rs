@@ -130,12 +130,10 @@ impl Layout {
 }
 
 fn is_skopeo_version(path: &Path) -> bool {
-    let mut head = Vec::new();
+    let n_bytes = SKOPEO_VERSION.len() as u64;
+    let read = |file: File| limit::read_all(file.take(n_bytes), n_bytes, "version");
     path.is_file()
-        && File::open(path).is_ok_and(|file| {
-            let n_bytes = SKOPEO_VERSION.len() as u64;
-            file.take(n_bytes).read_to_end(&mut head).is_ok() && head == SKOPEO_VERSION
-        })
+        && File::open(path).is_ok_and(|file| read(file).is_ok_and(|head| head == SKOPEO_VERSION))
 }
 
 fn exists(path: &Path) -> Result<bool> {
