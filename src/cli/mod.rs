@@ -21,6 +21,7 @@ use crate::options::nearest;
 use crate::registry;
 
 pub(crate) mod flags;
+pub(crate) mod given;
 mod help;
 mod images;
 mod man;

@@ -265,7 +265,15 @@ fn run(given: Given) -> Result<ExitCode> {
     let max_layer_bytes = given.size("max-layer-size")?;
     let data_dir = cli::data_dir(&given)?;
     if given.is_set("dry-run") {
-        return dry_run(&data_dir, &sources, mode, &platforms, &log, &stop);
+        return dry_run(
+            &data_dir,
+            &sources,
+            mode,
+            &platforms,
+            max_layer_bytes,
+            &log,
+            &stop,
+        );
     }
     let store = Store::open(&data_dir)?;
     let plan = Plan {
@@ -288,6 +296,7 @@ fn dry_run(
     sources: &[Box<dyn Source>],
     mode: Mode,
     platforms: &[Platform],
+    max_layer_bytes: u64,
     log: &Log,
     stop: &Stop,
 ) -> Result<ExitCode> {
@@ -301,6 +310,7 @@ fn dry_run(
         sources,
         mode,
         platforms,
+        max_layer_bytes,
         log,
         stop,
         &mut |planned| {
@@ -374,7 +384,7 @@ fn close(log: &Log, outcome: &Outcome, store: &Store) -> Result<ExitCode> {
             ("failed", &outcome.n_failed),
             ("unresolved", &totals.unresolved),
             ("sources_failed", &totals.unlisted),
-            ("incomplete", &totals.partial),
+            ("incomplete", &store.partial_images()?),
             ("gone", &totals.gone),
             ("layers_read", &totals.layers_read),
             ("layers_reused", &totals.layers_reused),

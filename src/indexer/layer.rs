@@ -531,14 +531,14 @@ mod tests {
             ("lib/app.jar", b""),
             ("lib/b.jar", b""),
         ]);
-        let facts = facts(&tar).unwrap();
+        let of_layer = facts(&tar).unwrap();
         assert_eq!(
-            (facts.whiteouts.join(" "), facts.opaques.join(" ")),
+            (of_layer.whiteouts.join(" "), of_layer.opaques.join(" ")),
             ("etc/passwd".into(), "srv".into())
         );
-        assert!(found(&facts).is_empty());
+        assert!(found(&of_layer).is_empty());
         assert_eq!(
-            problems(&facts),
+            problems(&of_layer),
             [
                 "../../etc/os-release: the name leads out of the image; the entry is skipped",
                 "etc/.wh.: whiteout without a name; it is ignored",
@@ -548,10 +548,7 @@ mod tests {
         let mut long = header(b"././@LongLink", b'L', deep.len() as u64, b"");
         long.extend(padded(deep.as_bytes()));
         long.extend(header(b"cut", b'0', 0, b""));
-        assert!(
-            problems(&super::tests::facts(&long).unwrap())[0]
-                .ends_with("deeper than the limit of 128")
-        );
+        assert!(problems(&facts(&long).unwrap())[0].ends_with("deeper than the limit of 128"));
     }
 
     #[test]

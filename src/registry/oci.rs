@@ -227,7 +227,10 @@ impl Source for Oci {
             Ok(())
         });
         let by_name = "registries may hide their catalog; name the repositories with --repository";
-        result.map_err(|err| err.hint(by_name))?;
+        result.map_err(|err| match err.status() {
+            Some(400..500) => err.hint(by_name),
+            _ => err,
+        })?;
         if n_names == 0 {
             listing.is_complete = false;
             listing.leave_out(format!(

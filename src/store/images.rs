@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::layers::ContentId;
-use super::{Store, joined};
+use super::{Store, Wish, joined};
 use crate::error::Result;
 use crate::image::manifest::Entry;
 use crate::image::{Config, Descriptor, Digest, Platform};
@@ -33,14 +33,26 @@ pub(crate) struct ImageTotals {
     pub(crate) refused_layers: u64,
 }
 
+/// Whether everything behind manifest `m` was read, but for layers over a limit that is not lower than `?2`.
+pub(super) const IS_READ: &str = "m.indexed_at IS NOT NULL AND NOT (
+    (m.n_refused > 0 OR m.kind = 'index') AND EXISTS (
+        SELECT 1 FROM image_layer il JOIN layer l ON l.id = il.layer_id
+        WHERE l.refused_limit < ?2 AND il.manifest_id IN (
+            SELECT m.id UNION ALL
+            SELECT c.id FROM index_entry e JOIN manifest c ON c.digest = e.digest WHERE e.index_id = m.id)))";
+
 impl Store {
-    /// Whether everything behind the digest was read, for those platforms.
-    pub(crate) fn is_indexed(&self, digest: &Digest, platforms: &str) -> Result<bool> {
+    /// Whether everything behind the digest was read as `wish` says.
+    pub(crate) fn is_indexed(&self, digest: &Digest, wish: &Wish) -> Result<bool> {
         self.read(|db| {
-            db.prepare_cached(
-                "SELECT 1 FROM manifest WHERE digest = ?1 AND indexed_at IS NOT NULL AND platforms IN ('', ?2)",
-            )?
-            .exists(params![digest.as_str(), platforms])
+            db.prepare_cached(&format!(
+                "SELECT 1 FROM manifest m WHERE digest = ?1 AND {IS_READ} AND platforms IN ('', ?3)"
+            ))?
+            .exists(params![
+                digest.as_str(),
+                wish.max_layer_bytes,
+                wish.platforms
+            ])
         })
     }
 

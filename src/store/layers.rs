@@ -4,7 +4,7 @@ use std::io::Read;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, joined, split};
+use super::{Store, Wish, joined, split};
 use crate::error::Result;
 use crate::image::Digest;
 use crate::sbom::{LayerFacts, PathSet};
@@ -37,19 +37,26 @@ pub(crate) struct StoredEvidence {
 pub(crate) struct ContentId(pub(super) i64);
 
 impl Store {
-    /// Whether the layer is accounted for by all of `ecosystems`.
-    pub(crate) fn has_layer(&self, digest: &Digest, ecosystems: &str) -> Result<bool> {
+    /// Whether the layer is accounted for: read by all ecosystems, or over the limit that still holds.
+    pub(crate) fn has_layer(&self, digest: &Digest, wish: &Wish) -> Result<bool> {
         self.read(|db| {
-            db.prepare_cached("SELECT 1 FROM layer WHERE digest = ?1 AND ecosystems = ?2")?
-                .exists(params![digest.as_str(), ecosystems])
+            db.prepare_cached(
+                "SELECT 1 FROM layer WHERE digest = ?1 AND ecosystems = ?2
+                 AND (refused IS NULL OR refused_limit >= ?3)",
+            )?
+            .exists(params![
+                digest.as_str(),
+                wish.ecosystems,
+                wish.max_layer_bytes
+            ])
         })
     }
 
     /// Stores what a pass over a layer learnt, replacing what an older version learnt.
-    pub(crate) fn save_layer(&self, facts: &LayerFacts, ecosystems: &str) -> Result<()> {
+    pub(crate) fn save_layer(&self, facts: &LayerFacts, wish: &Wish) -> Result<()> {
         let (whiteouts, opaques) = (packed(&facts.whiteouts), packed(&facts.opaques));
         self.write(|db| {
-            let layer_id = layer_row(db, &facts.digest, facts.size, ecosystems)?;
+            let layer_id = layer_row(db, &facts.digest, facts.size, &wish.ecosystems)?;
             db.prepare_cached(
                 "UPDATE layer SET diff_id = ?2, tar_size = ?3, n_entries = ?4, refused = NULL, whiteouts = ?5,
                         opaques = ?6, paths = ?7, problems_unlisted = ?8 WHERE id = ?1",
@@ -89,13 +96,13 @@ impl Store {
         digest: &Digest,
         size: u64,
         reason: &str,
-        ecosystems: &str,
+        wish: &Wish,
     ) -> Result<()> {
         self.write(|db| {
-            let layer_id = layer_row(db, digest, size, ecosystems)?;
+            let layer_id = layer_row(db, digest, size, &wish.ecosystems)?;
             db.execute(
-                "UPDATE layer SET refused = ?2 WHERE id = ?1",
-                params![layer_id, reason],
+                "UPDATE layer SET refused = ?2, refused_limit = ?3 WHERE id = ?1",
+                params![layer_id, reason, wish.max_layer_bytes],
             )
         })?;
         Ok(())
@@ -117,7 +124,9 @@ fn layer_row(
     let layer_id: i64 = db
         .prepare_cached(
             "INSERT INTO layer (digest, size, ecosystems, read_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (digest) DO UPDATE SET ecosystems = excluded.ecosystems, read_at = excluded.read_at
+             ON CONFLICT (digest) DO UPDATE SET ecosystems = excluded.ecosystems, read_at = excluded.read_at,
+                 diff_id = NULL, tar_size = 0, n_entries = 0, refused = NULL, refused_limit = NULL, whiteouts = NULL,
+                 opaques = NULL, paths = NULL, problems_unlisted = 0
              RETURNING id",
         )?
         .query_row(params![digest.as_str(), size, ecosystems, Timestamp::now().as_millis()], |row| row.get(0))?;

@@ -14,6 +14,7 @@
 pub(crate) mod images;
 pub(crate) mod layers;
 pub(crate) mod listed;
+pub(crate) mod listing;
 pub(crate) mod packages;
 pub(crate) mod queue;
 mod sbom;
@@ -40,6 +41,17 @@ pub(crate) struct Store {
     path: PathBuf,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
+}
+
+/// How images are to be read now; what was read in another way is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// Names of the platforms, sorted and joined by commas; `""` for all.
+    pub(crate) platforms: String,
+    /// Names of the ecosystems that look at layers.
+    pub(crate) ecosystems: String,
+    /// Bytes of a layer's tar up to which it is read.
+    pub(crate) max_layer_bytes: u64,
 }
 
 /// Numbers for `crowsnest status`.

@@ -76,6 +76,7 @@ const STEPS: &[&str] = &["
         n_entries INTEGER NOT NULL DEFAULT 0,
         ecosystems TEXT NOT NULL,           -- that looked at it
         refused TEXT,                       -- why it was not read, when it is over a limit
+        refused_limit INTEGER,              -- the --max-layer-size of then
         whiteouts BLOB,                     -- NULL when there are none
         opaques BLOB,
         paths BLOB,

@@ -2,16 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::Mode;
 use super::resolve::walk;
-use crate::ecosystem;
+use super::{Mode, wish};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Platform};
 use crate::log::Log;
 use crate::registry::{Listed, Place, Source};
 use crate::stop::Stop;
-use crate::store::Store;
 use crate::store::tags::Seen;
+use crate::store::{Store, Wish};
 
 /// An image that would be read.
 pub(crate) struct Planned {
@@ -42,14 +41,13 @@ pub(crate) fn run(
     sources: &[Box<dyn Source>],
     mode: Mode,
     platforms: &[Platform],
+    max_layer_bytes: u64,
     log: &Log,
     stop: &Stop,
     each: &mut dyn FnMut(&Planned) -> Result<()>,
 ) -> Result<DryTotals> {
     let mut totals = DryTotals::default();
-    let mut names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-    names.sort();
-    let names = names.join(",");
+    let wish = wish(platforms, max_layer_bytes);
     let mut planned: HashSet<Digest> = HashSet::new();
     for source in sources {
         let name = source.name();
@@ -101,7 +99,7 @@ pub(crate) fn run(
                 };
                 let seen = match (store, known) {
                     (Some(store), Some(id)) => {
-                        store.look_up(id, &listed.repository, &listed.tag, &digest, &names)?
+                        store.look_up(id, &listed.repository, &listed.tag, &digest, &wish)?
                     }
                     _ => Seen::New,
                 };
@@ -114,7 +112,7 @@ pub(crate) fn run(
                     &listed,
                     digest,
                     platforms,
-                    &names,
+                    &wish,
                     &mut planned,
                 )
                 .map(Some)
@@ -149,7 +147,7 @@ fn missing(
     listed: &Listed,
     digest: Digest,
     platforms: &[Platform],
-    platform_names: &str,
+    wish: &Wish,
     planned: &mut HashSet<Digest>,
 ) -> Result<(u64, u64)> {
     let place = Place {
@@ -158,7 +156,7 @@ fn missing(
         digest,
     };
     let is_known = |digest: &Digest| match store {
-        Some(store) => store.is_indexed(digest, platform_names),
+        Some(store) => store.is_indexed(digest, wish),
         None => Ok(false),
     };
     let tree = walk(source, &place, platforms, &is_known)?;
@@ -170,7 +168,7 @@ fn missing(
     {
         for layer in &manifest.layers {
             let is_stored = match store {
-                Some(store) => store.has_layer(&layer.digest, &ecosystem::names())?,
+                Some(store) => store.has_layer(&layer.digest, wish)?,
                 None => false,
             };
             if !is_stored && planned.insert(layer.digest.clone()) {

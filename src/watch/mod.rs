@@ -26,14 +26,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::ecosystem;
 use crate::error::{Error, Result};
 use crate::http::Http;
 use crate::image::Platform;
 use crate::log::Log;
 use crate::registry::Source;
 use crate::stop::Stop;
-use crate::store::Store;
 use crate::store::queue::this_process;
+use crate::store::{Store, Wish};
 use crate::time::Timestamp;
 pub(crate) use progress::{Summary, megabytes};
 use shared::{Layer, Shared, Work};
@@ -59,6 +60,24 @@ pub(crate) struct Plan<'a> {
     pub(crate) max_layer_bytes: u64,
     /// Whether layers are read; else images are only recorded.
     pub(crate) with_sbom: bool,
+}
+
+impl Plan<'_> {
+    /// What counts as read.
+    fn wish(&self) -> Wish {
+        wish(&self.platforms, self.max_layer_bytes)
+    }
+}
+
+/// What counts as read, for those platforms and that limit.
+fn wish(platforms: &[Platform], max_layer_bytes: u64) -> Wish {
+    let mut names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    names.sort();
+    Wish {
+        platforms: names.join(","),
+        ecosystems: ecosystem::names(),
+        max_layer_bytes,
+    }
 }
 
 /// How long to go on.
@@ -88,9 +107,8 @@ pub(crate) struct Outcome {
 pub(crate) fn run(plan: &Plan<'_>, log: &Log, stop: &Stop) -> Result<Outcome> {
     let owner = this_process();
     plan.store.release_orphans()?;
-    if plan.mode == Mode::Once {
-        plan.store.retry_failed()?;
-    }
+    // A new run is a new chance: the user may have mended what was wrong.
+    plan.store.retry_failed()?;
     let (work_sender, work) = bounded::<Work>(2 * plan.n_workers);
     let (layer_sender, layers) = bounded::<Layer>(LAYER_QUEUE);
     let shared = Shared::new(plan, log, stop, layer_sender)?;

@@ -4,14 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::shared::Share;
 use super::worker::distinct;
 use crate::error::Error;
 use crate::image::{Descriptor, Platform};
 use crate::log::Log;
 use crate::store::Store;
 use crate::store::images::ImageTotals;
+use crate::store::listing::ListingTotals;
 use crate::store::queue::Job;
-use crate::store::tags::{ListingTotals, Seen};
+use crate::store::tags::Seen;
 use crate::time::{Timestamp, for_people};
 
 /// How often the live line is drawn.
@@ -24,7 +26,6 @@ pub(super) struct Progress {
     unchanged: AtomicU64,
     gone: AtomicU64,
     indexed: AtomicU64,
-    partial: AtomicU64,
     failed: AtomicU64,
     checks_failed: AtomicU64,
     sources_failed: AtomicU64,
@@ -46,8 +47,8 @@ struct Live {
 /// A finished job.
 #[derive(Default)]
 pub(super) struct Finished {
-    n_read: u64,
-    bytes_read: u64,
+    read: Share,
+    refused: Share,
     elapsed: Duration,
     platforms: Vec<String>,
     packages: u64,
@@ -63,8 +64,6 @@ pub(crate) struct Summary {
     pub(crate) unchanged: u64,
     pub(crate) gone: u64,
     pub(crate) indexed: u64,
-    /// Indexed with gaps.
-    pub(crate) partial: u64,
     pub(crate) failed: u64,
     /// Tags whose digest, and repositories whose tags could not be had.
     pub(crate) unresolved: u64,
@@ -88,7 +87,6 @@ impl Default for Progress {
             unchanged: zero(),
             gone: zero(),
             indexed: zero(),
-            partial: zero(),
             failed: zero(),
             checks_failed: zero(),
             sources_failed: zero(),
@@ -107,11 +105,11 @@ impl Default for Progress {
 }
 
 impl Finished {
-    /// Of a job that took so long and had so many layers read for it.
-    pub(super) fn new(n_read: u64, bytes_read: u64, elapsed: Duration) -> Self {
+    /// Of a job that took so long and had those layers read, or refused, for it.
+    pub(super) fn new(read: Share, refused: Share, elapsed: Duration) -> Self {
         Finished {
-            n_read,
-            bytes_read,
+            read,
+            refused,
             elapsed,
             ..Finished::default()
         }
@@ -161,13 +159,12 @@ impl Progress {
 
     pub(super) fn finished(&self, log: &Log, job: &Job, done: &Finished) {
         self.indexed.fetch_add(1, Relaxed);
-        let n_reused = done.n_layers.saturating_sub(done.n_read);
-        self.layers_reused.fetch_add(n_reused, Relaxed);
+        let n_taken = done.read.n_layers + done.refused.n_layers;
+        let bytes_taken = done.read.bytes + done.refused.bytes;
+        self.layers_reused
+            .fetch_add(done.n_layers.saturating_sub(n_taken), Relaxed);
         self.bytes_saved
-            .fetch_add(done.bytes.saturating_sub(done.bytes_read), Relaxed);
-        if done.gaps > 0 {
-            self.partial.fetch_add(1, Relaxed);
-        }
+            .fetch_add(done.bytes.saturating_sub(bytes_taken), Relaxed);
         let image = format!("{}:{}", job.shown, job.tag);
         let platforms = done.platforms.join(",");
         if log.is_terminal() {
@@ -180,9 +177,9 @@ impl Progress {
             log.say(&format!(
                 "{mark} {image}  {platforms}  {} packages{gaps}  {} of {} layers read ({})  {}",
                 done.packages,
-                done.n_read,
+                done.read.n_layers,
                 done.n_layers,
-                megabytes(done.bytes_read),
+                megabytes(done.read.bytes),
                 for_people(done.elapsed)
             ));
             self.live
@@ -199,8 +196,8 @@ impl Progress {
                 ("packages", &done.packages),
                 ("gaps", &done.gaps),
                 ("layers", &done.n_layers),
-                ("layers_read", &done.n_read),
-                ("bytes_read", &done.bytes_read),
+                ("layers_read", &done.read.n_layers),
+                ("bytes_read", &done.read.bytes),
                 (
                     "seconds",
                     &format_args!("{:.2}", done.elapsed.as_secs_f64()),
@@ -279,7 +276,6 @@ impl Progress {
                 .min(tags.saturating_sub(indexed)),
             gone: self.gone.load(Relaxed),
             indexed,
-            partial: self.partial.load(Relaxed),
             failed: self.failed.load(Relaxed),
             unresolved: self.checks_failed.load(Relaxed),
             unlisted: self.sources_failed.load(Relaxed),

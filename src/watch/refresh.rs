@@ -7,7 +7,8 @@ use super::shared::{Shared, Work};
 use crate::error::{Kind, Result};
 use crate::http::retry::stopped;
 use crate::registry::Source;
-use crate::store::tags::{ListingTotals, Seen};
+use crate::store::listing::ListingTotals;
+use crate::store::tags::Seen;
 
 /// Lists all sources, once or again and again.
 pub(super) fn run(shared: &Shared<'_>, checks: Sender<Work>) {

@@ -44,8 +44,7 @@ fn documents(
     source_idx: usize,
 ) -> Result<(Vec<ImagePlan>, Vec<IndexPlan>)> {
     let (source, store) = (shared.source(source_idx), shared.plan.store);
-    let platforms = shared.platforms();
-    let is_known = |digest: &Digest| store.is_indexed(digest, &platforms);
+    let is_known = |digest: &Digest| store.is_indexed(digest, &shared.wish);
     let walk = |job: &Job| {
         let place = Place {
             repository: job.repository.clone(),

@@ -9,12 +9,12 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::progress::Progress;
 use super::{Plan, TICK};
-use crate::ecosystem;
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest};
 use crate::log::Log;
 use crate::registry::{Listed, Place, Source};
 use crate::stop::Stop;
+use crate::store::Wish;
 use crate::store::queue::Job;
 use crate::store::tags::{Record, SourceId};
 
@@ -60,13 +60,29 @@ pub(super) struct IndexPlan {
     pub(super) entries: Vec<(Descriptor, crate::image::manifest::Entry)>,
 }
 
+/// A part of a build's layers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Share {
+    pub(super) n_layers: u64,
+    /// Compressed.
+    pub(super) bytes: u64,
+}
+
+impl Share {
+    pub(super) fn add(&mut self, layer: &Descriptor) {
+        self.n_layers += 1;
+        self.bytes += layer.size;
+    }
+}
+
 #[derive(Default)]
 pub(super) struct BuildState {
     /// Layers still to come, and one for the worker that prepares the build.
     pub(super) missing: usize,
     pub(super) failed: HashMap<Digest, Error>,
-    pub(super) n_read: u64,
-    pub(super) bytes_read: u64,
+    /// Layers that were read for this build, and those that turned out to be over a limit.
+    pub(super) read: Share,
+    pub(super) refused: Share,
 }
 
 /// One run.
@@ -77,8 +93,7 @@ pub(super) struct Shared<'a> {
     pub(super) progress: Progress,
     pub(super) source_ids: Vec<SourceId>,
     pub(super) source_names: Vec<String>,
-    /// What stored layers were looked at by.
-    pub(super) ecosystems: String,
+    pub(super) wish: Wish,
     pub(super) layer_sender: Sender<Layer>,
     /// Layers being read or waiting for a worker, each with the builds that want it.
     pub(super) reading: Mutex<HashMap<Digest, Vec<Arc<Build>>>>,
@@ -112,7 +127,7 @@ impl<'a> Shared<'a> {
             progress: Progress::default(),
             source_ids,
             source_names,
-            ecosystems: ecosystem::names(),
+            wish: plan.wish(),
             layer_sender,
             reading: Mutex::default(),
             n_under_way: AtomicUsize::new(0),
@@ -127,24 +142,10 @@ impl<'a> Shared<'a> {
         self.plan.sources[at].as_ref()
     }
 
-    /// The platforms asked for, as the store notes them.
-    pub(super) fn platforms(&self) -> String {
-        let mut names: Vec<String> = self
-            .plan
-            .platforms
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        names.sort();
-        names.join(",")
-    }
-
     /// What becomes of tags that are not indexed yet.
     pub(super) fn record(&self, is_wanted: bool) -> Record {
         if is_wanted && self.plan.with_sbom {
-            Record::AndQueue {
-                platforms: self.platforms(),
-            }
+            Record::AndQueue(self.wish.clone())
         } else {
             Record::Only
         }

@@ -181,7 +181,7 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
             } else if shared
                 .plan
                 .store
-                .has_layer(&descriptor.digest, &shared.ecosystems)?
+                .has_layer(&descriptor.digest, &shared.wish)?
             {
                 continue;
             } else {
@@ -201,10 +201,8 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
 /// Reads a layer, stores what it holds, and tells those who wait for it.
 fn read_layer(shared: &Shared<'_>, layer: Layer) {
     let digest = &layer.descriptor.digest;
-    let n_bytes = AtomicU64::new(0);
-    let result = caught(|| index_layer(shared, &layer, &n_bytes));
-    let n_bytes = n_bytes.into_inner();
-    if result.is_ok() {
+    let result = caught(|| index_layer(shared, &layer));
+    if let Ok(Came::Read) = result {
         shared.progress.layer_read();
     }
     let waiting = shared
@@ -217,11 +215,9 @@ fn read_layer(shared: &Shared<'_>, layer: Layer) {
         {
             let mut state = lock(build);
             match &result {
-                Ok(()) if at == 0 => {
-                    state.n_read += 1;
-                    state.bytes_read += n_bytes;
-                }
-                Ok(()) => {}
+                Ok(Came::Read) if at == 0 => state.read.add(&layer.descriptor),
+                Ok(Came::Refused) if at == 0 => state.refused.add(&layer.descriptor),
+                Ok(_) => {}
                 Err(err) => {
                     state.failed.insert(digest.clone(), err.clone());
                 }
@@ -231,7 +227,14 @@ fn read_layer(shared: &Shared<'_>, layer: Layer) {
     }
 }
 
-fn index_layer(shared: &Shared<'_>, layer: &Layer, n_bytes: &AtomicU64) -> Result<()> {
+/// What became of a layer without an error.
+enum Came {
+    Read,
+    /// It is over a limit.
+    Refused,
+}
+
+fn index_layer(shared: &Shared<'_>, layer: &Layer) -> Result<Came> {
     let Layer {
         source,
         place,
@@ -242,23 +245,24 @@ fn index_layer(shared: &Shared<'_>, layer: &Layer, n_bytes: &AtomicU64) -> Resul
     let open = || {
         Ok(Counted {
             inner: shared.source(*source).blob(place, descriptor)?,
-            here: n_bytes,
             total: shared.progress.bytes(),
         })
     };
     match indexer::layer::read(open, descriptor, shared.plan.max_layer_bytes) {
-        Ok(facts) => store.save_layer(&facts, &shared.ecosystems),
+        Ok(facts) => store.save_layer(&facts, &shared.wish).map(|()| Came::Read),
         Err(err) if err.kind() == Kind::Limit => {
             let shown = format!("{}:{}", place.repository, descriptor.digest.short());
             shared
                 .log
                 .warn("layer is not read", &[("layer", &shown), ("reason", &err)]);
-            store.refuse_layer(
-                &descriptor.digest,
-                descriptor.size,
-                &err.to_string(),
-                &shared.ecosystems,
-            )
+            store
+                .refuse_layer(
+                    &descriptor.digest,
+                    descriptor.size,
+                    &err.to_string(),
+                    &shared.wish,
+                )
+                .map(|()| Came::Refused)
         }
         Err(err) => Err(name(err)),
     }
@@ -278,15 +282,11 @@ fn arrived(shared: &Shared<'_>, build: &Arc<Build>) {
 
 /// Puts the images of a build together and stores them.
 fn finish(shared: &Shared<'_>, build: &Build) {
-    let (failed, n_read, bytes_read) = {
+    let (failed, read, refused) = {
         let mut state = lock(build);
-        (
-            std::mem::take(&mut state.failed),
-            state.n_read,
-            state.bytes_read,
-        )
+        (std::mem::take(&mut state.failed), state.read, state.refused)
     };
-    let mut finished = Finished::new(n_read, bytes_read, build.started.elapsed());
+    let mut finished = Finished::new(read, refused, build.started.elapsed());
     let mut first_error = failed.get(&build.job.digest).cloned();
     for image in &build.images {
         let layer_error = image
@@ -308,12 +308,11 @@ fn finish(shared: &Shared<'_>, build: &Build) {
         Some(err) => Err(err),
         None => caught(|| {
             for index in &build.indexes {
-                let platforms = shared.platforms();
                 shared.plan.store.save_index(
                     &index.digest,
                     index.media_type,
                     &index.entries,
-                    &platforms,
+                    &shared.wish.platforms,
                 )?;
             }
             shared.plan.store.job_done(&build.job)
@@ -365,14 +364,12 @@ fn lock(build: &Build) -> std::sync::MutexGuard<'_, super::shared::BuildState> {
 /// Counts the bytes that come from a registry.
 struct Counted<'a, R> {
     inner: R,
-    here: &'a AtomicU64,
     total: &'a AtomicU64,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        self.here.fetch_add(n as u64, Ordering::Relaxed);
         self.total.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }

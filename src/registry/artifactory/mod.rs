@@ -8,6 +8,7 @@
 //! What a server is like (classes, addressing, whether AQL sorts) is kept for a day, so that a pass over an
 //! unchanged key is one request.
 
+mod addressing;
 mod aql;
 mod keys;
 
@@ -27,12 +28,13 @@ use crate::distribution::credentials::Credential;
 use crate::distribution::{Access, Client, CredentialSource, Preemptive, Resuming, status_error};
 use crate::error::{Error, Result};
 use crate::http::retry::retrying;
-use crate::http::{Http, Request, Url};
+use crate::http::{Http, Url};
 use crate::image::manifest::RawManifest;
 use crate::image::{Descriptor, Digest, Repository, Tag, Version};
 use crate::limit;
 use crate::options::{OptionRow, Values};
 use crate::secret::Secret;
+use addressing::{Addressing, subdomain_host};
 use keys::{Class, Member};
 
 pub(crate) const ROW: Kind = Kind {
@@ -66,13 +68,6 @@ const OPTIONS: &[OptionRow] = &[
 
 /// Misses of storage paths in a row after which a key is read through the registry API alone.
 const MAX_MISSES: u32 = 20;
-
-/// How images are addressed when they are pulled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Addressing {
-    Path,
-    Subdomain,
-}
 
 struct Artifactory {
     http: Http,
@@ -313,40 +308,6 @@ impl Artifactory {
         }
     }
 
-    fn addressing(&self) -> Addressing {
-        let learnt = || {
-            (self.fact("addressing").as_deref() == Some("subdomain"))
-                .then_some(Addressing::Subdomain)
-        };
-        self.addressing.or_else(learnt).unwrap_or(Addressing::Path)
-    }
-
-    /// Finds out the addressing method once: which host answers as a registry.
-    fn probe_addressing(&self, key: &str) {
-        if self.addressing.is_some() || self.fact("addressing").is_some() {
-            return;
-        }
-        let answers = |host: &str| {
-            let url = self
-                .http
-                .base_url(host)
-                .and_then(|url| url.join("/v2/"))
-                .ok()?;
-            let response = self.http.send(&Request::get(&url)).ok()?;
-            let is_registry = response.header("docker-distribution-api-version").is_some()
-                || response.header("x-jfrog-version").is_some();
-            (is_registry && matches!(response.status, 200 | 401)).then_some(())
-        };
-        let found = if answers(&self.registry).is_some() {
-            "path"
-        } else if answers(&subdomain_host(key, &self.registry)).is_some() {
-            "subdomain"
-        } else {
-            return;
-        };
-        self.learn("addressing", found);
-    }
-
     fn fact(&self, name: &str) -> Option<String> {
         self.learnt
             .lock()
@@ -366,14 +327,6 @@ impl Artifactory {
 /// Whether a storage path leads nowhere, so that the registry API has to be asked.
 fn is_absent(err: &Error) -> bool {
     matches!(err.status(), Some(400 | 403 | 404 | 405 | 410))
-}
-
-/// The host of a key in subdomain addressing. JFrog's own cloud joins instance and key by a hyphen.
-fn subdomain_host(key: &str, registry: &str) -> String {
-    match registry.strip_suffix(".jfrog.io") {
-        Some(instance) if !instance.contains('.') => format!("{instance}-{key}.jfrog.io"),
-        _ => format!("{key}.{registry}"),
-    }
 }
 
 impl Source for Artifactory {
@@ -483,22 +436,6 @@ impl Source for Artifactory {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(facts.clone());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subdomains_of_the_cloud_have_a_hyphen() {
-        for (registry, want) in [
-            ("acme.jfrog.io", "acme-docker-local.jfrog.io"),
-            ("repo.acme.example", "docker-local.repo.acme.example"),
-            ("localhost:8081", "docker-local.localhost:8081"),
-        ] {
-            assert_eq!(subdomain_host("docker-local", registry), want);
         }
     }
 }
