@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use crate::cli::flags::{Command, any_combination};
 use crate::cli::help::{self, Keys};
 use crate::cli::{print, registries, shown};
-use crate::format;
+use crate::{ecosystem, format};
 
 pub(crate) const COMMAND: Command = Command {
     name: "man",
@@ -197,6 +197,12 @@ fn page(commands: &[&'static Command], registries: &[Keys]) -> String {
     page.terms(FILES);
     page.section("EXIT STATUS");
     page.terms(EXIT_STATUS);
+    page.section("WHAT IS READ");
+    for ecosystem in ecosystem::ALL {
+        page.request(".TP");
+        page.request(&bold(ecosystem.name));
+        page.line(&sentence(ecosystem.summary, &[]));
+    }
     page.section("FORMATS");
     for format in format::all() {
         page.request(".TP");

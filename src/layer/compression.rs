@@ -55,7 +55,7 @@ impl<R: BufRead> Read for Decoder<R> {
         match self {
             Decoder::Plain(reader) => reader.read(buf),
             Decoder::Gzip(decoder) => decoder.read(buf),
-            Decoder::Zstd(decoder) => decoder.read(buf).map_err(|err| damaged(err)),
+            Decoder::Zstd(decoder) => decoder.read(buf).map_err(damaged),
         }
     }
 }

@@ -31,7 +31,6 @@ pub(crate) struct Entry<'a> {
     pub(crate) kind: EntryKind,
     /// Bytes of content that follow.
     pub(crate) size: u64,
-    pub(crate) mode: u32,
     /// Whether the content is a sparse file's pieces and not the file itself.
     pub(crate) is_sparse: bool,
     /// Whether the name had `..` in it: no such entry may be trusted.
@@ -197,7 +196,6 @@ impl<R: Read> Tar<R> {
             link: &self.link,
             kind,
             size,
-            mode: u32::try_from(number(&header[100..108]).unwrap_or(0)).unwrap_or(0),
             is_sparse,
             leaves_root,
         })

@@ -34,18 +34,31 @@ pub(crate) struct DryTotals {
     pub(crate) bytes: u64,
 }
 
-/// Lists `sources` and calls `each` for every image that a pass of `mode` would read. `store` is `None` when
-/// there is none yet. Errors when a source cannot be listed.
+/// What is to be looked at.
+pub(crate) struct DryRun<'a> {
+    /// `None` when there is none yet.
+    pub(crate) store: Option<&'a Store>,
+    pub(crate) sources: &'a [Box<dyn Source>],
+    pub(crate) mode: Mode,
+    pub(crate) platforms: &'a [Platform],
+    pub(crate) max_layer_bytes: u64,
+}
+
+/// Lists the sources and calls `each` for every image that a pass would read. Errors when a source cannot be
+/// listed.
 pub(crate) fn run(
-    store: Option<&Store>,
-    sources: &[Box<dyn Source>],
-    mode: Mode,
-    platforms: &[Platform],
-    max_layer_bytes: u64,
+    plan: &DryRun<'_>,
     log: &Log,
     stop: &Stop,
     each: &mut dyn FnMut(&Planned) -> Result<()>,
 ) -> Result<DryTotals> {
+    let DryRun {
+        store,
+        sources,
+        mode,
+        platforms,
+        max_layer_bytes,
+    } = *plan;
     let mut totals = DryTotals::default();
     let wish = wish(platforms, max_layer_bytes);
     let mut planned: HashSet<Digest> = HashSet::new();

@@ -1,0 +1,235 @@
+//! From the command line to a running pipeline, and from its outcome to the closing lines and the exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli;
+use crate::cli::flags::Given;
+use crate::distribution::credentials::Keychain;
+use crate::error::Result;
+use crate::http::{Http, Settings};
+use crate::image::Platform;
+use crate::log::{Format, Level, Log};
+use crate::registry::{self, Setup};
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::time::for_people;
+use crate::watch::dry_run::DryRun;
+use crate::watch::{self, Mode, Outcome, Plan, megabytes};
+
+/// Jobs and layers at a time that make any sense on one machine.
+const WORKERS: std::ops::RangeInclusive<u64> = 1..=256;
+/// Seconds between listings: up to a day.
+const INTERVAL: std::ops::RangeInclusive<u64> = 1..=86_400;
+
+pub(super) fn run(given: Given) -> Result<ExitCode> {
+    let log = log_of(&given);
+    let stop = Stop::default();
+    let settings = Settings {
+        ca_certs: given
+            .many("ca-cert")
+            .into_iter()
+            .map(PathBuf::from)
+            .collect(),
+        insecure_http: given
+            .many("insecure-http")
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+    };
+    let http = Http::new(&settings, stop.clone())?;
+    let keychain = Arc::new(Keychain::load(&cli::variable)?);
+    if let Some(warning) = keychain.warning() {
+        log.warn("credentials", &[("warning", &warning)]);
+    }
+    let owned = |name: &str| {
+        given
+            .many(name)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<String>>()
+    };
+    let (token_realms, tags) = (owned("token-realm"), owned("tag"));
+    let setup = Setup {
+        http: &http,
+        keychain: &keychain,
+        token_realms: &token_realms,
+        variable: &registry_variable,
+        tags: &tags,
+    };
+    let mut sources = given.each("registry", |text| registry::open(text, &setup))?;
+    sources.extend(registry::open_repositories(&owned("repository"), &setup)?);
+    let interval = Duration::from_secs(given.number("interval", INTERVAL)?);
+    let all_images = given.is_set("all-images");
+    let mode = if all_images && !given.is_set("refresh-registry") && !given.is_given("interval") {
+        Mode::Once
+    } else {
+        Mode::Watch {
+            interval,
+            all_images,
+        }
+    };
+    let n_workers = usize::try_from(given.number("workers", WORKERS)?).unwrap_or(1);
+    let platforms = given.each("platform", str::parse::<Platform>)?;
+    let max_layer_bytes = given.size("max-layer-size")?;
+    let data_dir = cli::data_dir(&given)?;
+    if given.is_set("dry-run") {
+        let store = if Store::exists(&data_dir)? {
+            Some(Store::open(&data_dir)?)
+        } else {
+            None
+        };
+        let (store, platforms) = (store.as_ref(), &platforms[..]);
+        let plan = DryRun {
+            store,
+            sources: &sources,
+            mode,
+            platforms,
+            max_layer_bytes,
+        };
+        return dry_run(&plan, &log, &stop);
+    }
+    let store = Store::open(&data_dir)?;
+    let plan = Plan {
+        store: &store,
+        sources: &sources,
+        http: &http,
+        mode,
+        n_workers,
+        platforms,
+        max_layer_bytes,
+        with_sbom: given.is_set("sbom"),
+    };
+    let outcome = watch::run(&plan, &log, &stop)?;
+    close(&log, &outcome, &store)
+}
+
+/// Prints what would be read: one line an image, bytes and layers first, then the totals.
+fn dry_run(plan: &DryRun<'_>, log: &Log, stop: &Stop) -> Result<ExitCode> {
+    let totals = watch::dry_run::run(plan, log, stop, &mut |planned| {
+        if let Some(err) = &planned.error {
+            log.error(
+                "image cannot be looked at",
+                &[("image", &planned.image), ("error", err)],
+            );
+            return Ok(());
+        }
+        let layers = if planned.n_layers == 1 {
+            "layer"
+        } else {
+            "layers"
+        };
+        cli::print(&format!(
+            "{:>9}  {:>3} {layers:<6}  {}\n",
+            megabytes(planned.bytes),
+            planned.n_layers,
+            planned.image
+        ))
+    })?;
+    cli::print(&format!(
+        "{} of {} tags would be read: {} layers, {}; nothing was read or stored\n",
+        totals.images - totals.failed,
+        totals.tags,
+        totals.layers,
+        megabytes(totals.bytes)
+    ))?;
+    Ok(if totals.failed > 0 {
+        ExitCode::from(FAILURES)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// A variable of a registry product: ours, else the name that docker scout watch reads.
+fn registry_variable(name: &str) -> Option<String> {
+    let set =
+        |prefix: &str| cli::variable(&format!("{prefix}{name}")).filter(|value| !value.is_empty());
+    set("CROWSNEST_").or_else(|| set("DOCKER_SCOUT_"))
+}
+
+fn log_of(given: &Given) -> Log {
+    let level = if given.is_set("debug") || given.is_set("verbose-debug") {
+        Level::Debug
+    } else if given.is_set("quiet") {
+        Level::Warn
+    } else {
+        Level::Info
+    };
+    Log::new(
+        level,
+        if given.one("log-format") == Some("json") {
+            Format::Json
+        } else {
+            Format::Text
+        },
+    )
+}
+
+/// The closing summary, what failed by name, what to type next, and the exit code.
+fn close(log: &Log, outcome: &Outcome, store: &Store) -> Result<ExitCode> {
+    let totals = &outcome.summary;
+    log.info(
+        "done",
+        &[
+            ("images_new", &totals.indexed),
+            ("unchanged", &totals.unchanged),
+            ("failed", &outcome.n_failed),
+            ("unresolved", &totals.unresolved),
+            ("sources_failed", &totals.unlisted),
+            ("incomplete", &store.partial_images()?),
+            ("gone", &totals.gone),
+            ("layers_read", &totals.layers_read),
+            ("layers_reused", &totals.layers_reused),
+            ("read", &megabytes(totals.bytes_read)),
+            ("saved", &megabytes(totals.bytes_saved)),
+            ("time", &for_people(totals.elapsed)),
+        ],
+    );
+    if outcome.n_failed > 0 {
+        for trouble in store.troubles(&outcome.source_names, NAMED)? {
+            let (image, error) = (&trouble.image, &trouble.error);
+            log.error(
+                "not indexed",
+                &[
+                    ("image", image),
+                    ("error", error),
+                    ("hint", &trouble.hint.unwrap_or_default()),
+                ],
+            );
+        }
+        if outcome.n_failed > NAMED as u64 {
+            log.error(
+                "more images failed",
+                &[
+                    ("count", &(outcome.n_failed - NAMED as u64)),
+                    ("see", &"crowsnest status"),
+                ],
+            );
+        }
+    }
+    if outcome.was_stopped {
+        log.info(
+            "stopped before the end; the next run goes on from here",
+            &[],
+        );
+    }
+    if totals.tags > 0 {
+        log.info(
+            "next: crowsnest images, crowsnest sbom IMAGE, crowsnest status",
+            &[],
+        );
+    }
+    let is_failed = outcome.n_failed + totals.unresolved + totals.unlisted > 0;
+    Ok(if is_failed && !outcome.was_stopped {
+        ExitCode::from(FAILURES)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Exit code of a pass that ended with failures.
+const FAILURES: u8 = 3;
+/// Failed images that are named at the end.
+const NAMED: usize = 1_000;
