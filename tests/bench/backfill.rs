@@ -29,7 +29,7 @@ pub(crate) fn run() {
         ("Artifactory", source(&emulator)),
         (
             "registry API",
-            format!("type=oci,registry={}", emulator.host()),
+            format!("type=oci,registry={}", emulator.port_host(KEY)),
         ),
     ];
     let mut series: Vec<Series> = sources.iter().map(|(name, _)| Series::new(*name)).collect();

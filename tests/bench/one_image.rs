@@ -111,14 +111,15 @@ fn all_tags(host: &str, server: Server) {
         let store = TempDir::new("bench-store");
         let pass = process::watch(store.path(), &["--registry", host], &[], server);
         series.samples.push(pass.sample);
-        let read = pass.done.get("read").cloned().unwrap_or_default();
+        let text = |name: &str| pass.done[name].as_str().unwrap_or_default().to_owned();
+        let read = text("read");
         series.amount = Some((megabytes(&read), "MB"));
         facts = format!(
             "{} images, {} failed, {} layers read, {read} read, {} saved",
             pass.count("images_new"),
             pass.count("failed"),
             pass.count("layers_read"),
-            pass.done.get("saved").cloned().unwrap_or_default(),
+            text("saved"),
         );
     }
     table::print(&[series], None);

@@ -4,11 +4,12 @@
 //! polling /proc would miss the last moments, and std has no `wait4`. Those of running processes and of the
 //! machine come from proc(5).
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use serde_json::Value;
 
 use crate::temp_dir::TempDir;
 
@@ -111,8 +112,8 @@ pub(crate) fn run(command: &mut Command, server: Server) -> (Sample, i32, String
 /// A run of crowsnest.
 pub(crate) struct Pass {
     pub(crate) sample: Sample,
-    /// What the last line of its log says, such as `unchanged`; empty when it was quiet.
-    pub(crate) done: BTreeMap<String, String>,
+    /// What the last line of its log says, such as `unchanged`; null when it was quiet.
+    pub(crate) done: Value,
     /// Packages of all images that it indexed.
     pub(crate) n_packages: u64,
 }
@@ -120,8 +121,9 @@ pub(crate) struct Pass {
 impl Pass {
     /// A count of the last line. Panics when it has none of that name.
     pub(crate) fn count(&self, name: &str) -> u64 {
-        let value = self.done.get(name).and_then(|text| text.parse().ok());
-        value.unwrap_or_else(|| panic!("no `{name}` in {:?}", self.done))
+        self.done[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no `{name}` in {:?}", self.done))
     }
 }
 
@@ -152,19 +154,16 @@ pub(crate) fn watch(
     }
     let mut pass = Pass {
         sample,
-        done: BTreeMap::new(),
+        done: Value::Null,
         n_packages: 0,
     };
     for line in errors.lines() {
-        let Ok(line) = serde_json::from_str::<BTreeMap<String, String>>(line) else {
+        let Ok(line) = serde_json::from_str::<Value>(line) else {
             continue;
         };
-        match line.get("message").map(String::as_str) {
+        match line["message"].as_str() {
+            Some("image indexed") => pass.n_packages += line["packages"].as_u64().unwrap_or(0),
             Some("done") => pass.done = line,
-            Some("image indexed") => {
-                let n_packages = line.get("packages").and_then(|text| text.parse().ok());
-                pass.n_packages += n_packages.unwrap_or(0u64);
-            }
             _ => {}
         }
     }

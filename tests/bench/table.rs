@@ -20,20 +20,21 @@ impl Series {
     }
 }
 
-/// Least, middle and greatest; 0 for nothing.
+/// Least, median and greatest; 0 for nothing.
 pub(crate) fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    let at = |idx: usize| values.get(idx).copied().unwrap_or(0.0);
-    [
-        at(0),
-        at(values.len() / 2),
-        at(values.len().saturating_sub(1)),
-    ]
+    match values[..] {
+        [] => [0.0; 3],
+        [least, .., most] => {
+            let (below, above) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+            [least, (below + above) / 2.0, most]
+        }
+        [one] => [one; 3],
+    }
 }
 
-/// Prints one line for each command. `base` is the one that the others are compared with, run for run; a limit
-/// for its ratio or seconds is the reader's to compare.
+/// Prints one line for each command. `base` is the one that the others are compared with, run for run.
 pub(crate) fn print(series: &[Series], base: Option<usize>) {
     let mut rows: Vec<Vec<String>> = vec![
         [
@@ -109,6 +110,7 @@ pub(crate) fn print_rows(rows: &[Vec<String>]) {
 /// What the run waited for most, in words: processors that it, its server or others kept busy, or none.
 fn bound(series: &Series) -> String {
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    // Processor seconds a second, that is cores.
     let part = |field: fn(&Sample) -> f64| {
         let (sum, wall) = series
             .samples
@@ -122,7 +124,9 @@ fn bound(series: &Series) -> String {
     let server = part(|sample| sample.server_cpu);
     let others = part(|sample| sample.other_cpu);
     let busy = own + server + others;
-    let what = if busy >= 0.9 * n_cores && own >= server {
+    let what = if others >= 0.25 * n_cores {
+        "others: the machine is not quiet"
+    } else if busy >= 0.9 * n_cores && own >= server {
         "its CPU"
     } else if busy >= 0.9 * n_cores {
         "the server's CPU"
@@ -133,5 +137,5 @@ fn bound(series: &Series) -> String {
     } else {
         "waiting"
     };
-    format!("{what} (cores: {own:.2} own, {server:.2} server, {others:.2} others, of {n_cores})")
+    format!("{what} (cores: {own:.2} it, {server:.2} server, {others:.2} others, of {n_cores})")
 }
