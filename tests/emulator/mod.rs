@@ -236,6 +236,11 @@ impl Emulator {
         log.iter().filter(fits).count()
     }
 
+    /// How many requests there were.
+    pub(crate) fn n_requests(&self) -> usize {
+        lock(&self.state.log).len()
+    }
+
     /// Forgets the requests so far.
     pub(crate) fn clear_requests(&self) {
         lock(&self.state.log).clear();
