@@ -227,7 +227,13 @@ impl Source for Oci {
             Ok(())
         });
         let by_name = "registries may hide their catalog; name the repositories with --repository";
-        result.map_err(|err| err.hint(by_name))?;
+        result.map_err(|err| match err.status() {
+            // Whatever else may be the matter, this is what helps.
+            Some(status @ (403 | 404 | 405 | 501)) => {
+                Error::tell(err).with_status(status).hint(by_name)
+            }
+            _ => err.hint(by_name),
+        })?;
         if n_names == 0 {
             listing.is_complete = false;
             listing.leave_out(format!(

@@ -13,6 +13,7 @@ mod emulator_clients;
 mod emulator_wire;
 mod fake_registry;
 mod hostile;
+mod pitfalls;
 mod real;
 mod real_images;
 mod registry;
