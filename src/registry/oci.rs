@@ -228,7 +228,9 @@ impl Source for Oci {
         });
         let by_name = "registries may hide their catalog; name the repositories with --repository";
         result.map_err(|err| match err.status() {
-            Some(400..500) => err.hint(by_name),
+            Some(status @ (403 | 404 | 405 | 501)) => {
+                Error::tell(err).with_status(status).hint(by_name)
+            }
             _ => err,
         })?;
         if n_names == 0 {

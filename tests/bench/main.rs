@@ -23,6 +23,7 @@ mod no_change;
 mod one_image;
 mod process;
 mod push;
+#[allow(dead_code)] // The tests use more of it.
 #[path = "../it/registry.rs"]
 mod registry;
 mod table;

@@ -97,6 +97,10 @@ impl Stored {
         )
     }
 
+    pub(crate) fn tag_digests(&self) -> Vec<String> {
+        self.rows("SELECT digest FROM tag ORDER BY 1", |row| row.get(0))
+    }
+
     pub(crate) fn layer_digests(&self) -> Vec<String> {
         self.rows("SELECT digest FROM layer", |row| row.get(0))
     }
