@@ -17,7 +17,7 @@ if [ "${1:-}" = --deps ]; then
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends rustc-web cargo-web rust-web-src \
-    gcc g++ make cmake musl-tools file openssl python3 libc-bin ca-certificates >/dev/null
+    gcc g++ make musl-tools file openssl python3 libc-bin ca-certificates >/dev/null
   exit
 fi
 mkdir -p "$OUT"; OUT=$(cd "$OUT" && pwd)
