@@ -11,8 +11,8 @@ use serde::Deserialize;
 use ureq::http::Method;
 
 use super::challenge::{self, Challenge};
-use super::client::status_error;
 use super::credentials::Credential;
+use super::status::status_error;
 use crate::error::{Error, Result};
 use crate::http::{Authorization, Http, Origin, Request, Response, Url};
 use crate::limit;

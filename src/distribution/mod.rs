@@ -17,7 +17,9 @@ mod client;
 mod credential_helper;
 pub(crate) mod credentials;
 mod page;
+mod status;
 
 pub(crate) use auth::{Access, CredentialSource, Preemptive};
 pub(crate) use blob::Resuming;
-pub(crate) use client::{Client, status_error};
+pub(crate) use client::Client;
+pub(crate) use status::status_error;

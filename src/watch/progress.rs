@@ -1,13 +1,13 @@
 //! What a run has done so far, on the live line, in one line an image, and in the summary.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::shared::Share;
-use super::worker::distinct;
 use crate::error::Error;
-use crate::image::{Descriptor, Platform};
+use crate::image::{Descriptor, Digest, Platform};
 use crate::log::Log;
 use crate::store::Store;
 use crate::store::images::ImageTotals;
@@ -303,4 +303,14 @@ pub(crate) fn megabytes(bytes: u64) -> String {
         1..=999_999_999 => format!("{:.1} MB", bytes as f64 / 1e6),
         _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
+}
+
+/// The distinct layers of an image and their bytes.
+fn distinct(layers: &[Descriptor]) -> (u64, u64) {
+    let mut seen: HashSet<&Digest> = HashSet::new();
+    let sizes = layers
+        .iter()
+        .filter(|layer| seen.insert(&layer.digest))
+        .map(|layer| layer.size);
+    sizes.fold((0, 0), |(n, bytes), size| (n + 1, bytes + size))
 }

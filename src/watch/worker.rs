@@ -16,7 +16,6 @@ use super::resolve;
 use super::shared::{Build, Layer, Shared, Work};
 use crate::error::{Error, Kind, Result};
 use crate::http::retry::backoff;
-use crate::image::{Descriptor, Digest};
 use crate::indexer;
 use crate::registry::Listed;
 use crate::store::queue::Job;
@@ -373,14 +372,4 @@ impl<R: Read> Read for Counted<'_, R> {
         self.total.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
-}
-
-/// The distinct layers of an image and their bytes.
-pub(super) fn distinct(layers: &[Descriptor]) -> (u64, u64) {
-    let mut seen: HashSet<&Digest> = HashSet::new();
-    let sizes = layers
-        .iter()
-        .filter(|layer| seen.insert(&layer.digest))
-        .map(|layer| layer.size);
-    sizes.fold((0, 0), |(n, bytes), size| (n + 1, bytes + size))
 }
