@@ -1,16 +1,15 @@
 //! From a tag to what has to be read: manifest, platforms, configurations.
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use super::shared::{Build, BuildState, ImagePlan, IndexPlan, Shared};
-use crate::error::{Context, Error, Kind, Result, from_io};
+use crate::error::{Context, Error, Kind, Result};
 use crate::http::retry::retrying;
 use crate::image::manifest::{Entry, ImageManifest, Manifest, entry_of};
 use crate::image::{Config, Descriptor, Digest, Platform};
-use crate::limit::{self, Limited};
+use crate::limit;
 use crate::registry::{Place, Source};
 use crate::stop::Stop;
 use crate::store::queue::Job;
@@ -226,10 +225,7 @@ fn config(
     }
     retrying(stop, || {
         let blob = source.blob(place, descriptor)?;
-        let mut bytes = Vec::new();
-        Limited::new(blob, limit::CONFIG_BYTES, "image configuration")
-            .read_to_end(&mut bytes)
-            .map_err(|err| from_io(Kind::Retry, err))?;
+        let bytes = limit::read_all(blob, limit::CONFIG_BYTES, "image configuration")?;
         let mut hasher = descriptor.digest.hasher();
         hasher.update(&bytes);
         let digest = hasher.finish();

@@ -12,8 +12,8 @@ pub(crate) const COMMAND: Command = Command {
     usage: "watch [OPTIONS] (--registry REGISTRY | --repository REF)...",
     about: &[
         "Lists the repositories and tags of registries, again and again, and indexes the images that \
-         are new: each layer once, wherever it is used. Webhooks of a registry make this faster; they \
-         never replace the listing, since every sender can lose events.",
+         are new: each layer once, wherever it is used. Webhooks are not received yet: a new \
+         image is seen at the next listing.",
         "Without --all-images the first pass ever records what exists and indexes nothing of it. From \
          then on the store remembers, so that a restart misses nothing. With --all-images alone, one \
          pass indexes everything and the command ends; together with --refresh-registry or an explicit \
@@ -169,7 +169,7 @@ pub(crate) const COMMAND: Command = Command {
             "crowsnest watch --registry registry.example.com --all-images",
         ),
         (
-            "Watch one Artifactory repository, with webhooks on port 9000",
+            "Watch one Artifactory repository; the port, for webhooks, is taken and not used yet",
             "crowsnest watch --refresh-registry --registry 'type=artifactory,\
              registry=example.jfrog.io,api=https://example.jfrog.io/artifactory,\
              repository=docker-local,include=*/frontend*,port=9000'",
