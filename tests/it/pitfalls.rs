@@ -820,6 +820,7 @@ fn pitfall_33_a_server_that_sends_other_bytes_or_none() {
         let emulator = artifactory();
         seed(&emulator, "docker-local", "app", "1");
         emulator.set(switch, value);
+        emulator.set("blob_fault_times", "2");
         let place = place("pieces");
         pass(&emulator, &place, "docker-local").with_code(0);
         assert_eq!(images(&place).len(), 1, "{switch}");

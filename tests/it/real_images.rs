@@ -41,11 +41,19 @@ pub(crate) fn real_images() -> RealImages {
         build(&folder);
     }
     let images = images(&folder);
-    let storage = target.join("real-images-storage");
+    // Of these very images: another folder, or the same one built again, has other packages.
+    let written = fs::metadata(folder.join("images.tsv")).and_then(|file| file.modified());
+    let identity = format!(
+        "{} {:?}",
+        folder.display(),
+        written.expect("the file has a time")
+    );
+    let identity = &crate::fake_registry::digest(identity.as_bytes())[7..19];
+    let storage = target.join(format!("real-images-storage-{identity}"));
     // Pushed under another name, so that a push that was broken off is never taken for a whole one.
     if !storage.exists() {
         let unfinished = target.join("real-images-storage.part");
-        let _ = fs::remove_dir_all(&unfinished);
+        remove_storages(target);
         push(&folder, &images, &unfinished);
         fs::rename(&unfinished, &storage).expect("a folder can be renamed");
     }
@@ -53,6 +61,20 @@ pub(crate) fn real_images() -> RealImages {
         images,
         storage,
         folder,
+    }
+}
+
+/// Removes what earlier runs pushed.
+fn remove_storages(target: &Path) {
+    let entries = fs::read_dir(target).expect("the target folder is ours");
+    for entry in entries.flatten() {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("real-images-storage")
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
