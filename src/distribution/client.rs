@@ -7,7 +7,7 @@ use ureq::http::Method;
 
 use super::auth::{Access, Auth};
 use super::blob::Resuming;
-use super::page::{self, Page};
+use super::page::{self, Extent, Page};
 use super::status::status_error;
 use crate::error::{Error, Result};
 use crate::http::retry::retrying;
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// Calls `each` for every repository of the catalog. Names that are no repositories are handed on too.
-    pub(crate) fn catalog(&self, each: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    pub(crate) fn catalog(&self, each: &mut dyn FnMut(&str) -> Result<()>) -> Result<Extent> {
         let fetch = |query: &str| {
             let (catalog, next) =
                 self.json::<Catalog>(&format!("_catalog{query}"), "registry:catalog:*")?;
@@ -96,7 +96,7 @@ impl Client {
         &self,
         repository: &Repository,
         each: &mut dyn FnMut(&str) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Extent> {
         let fetch = |query: &str| {
             let (tags, next) = self.json::<Tags>(
                 &format!("{repository}/tags/list{query}"),

@@ -22,4 +22,5 @@ mod status;
 pub(crate) use auth::{Access, CredentialSource, Preemptive};
 pub(crate) use blob::Resuming;
 pub(crate) use client::Client;
+pub(crate) use page::Extent;
 pub(crate) use status::status_error;

@@ -16,6 +16,14 @@ use crate::limit;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How much of a listing was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Whole,
+    /// The last page named a next one, which brought nothing new: the server's links go in circles.
+    Cut,
+}
+
 /// The answer to one page: its names, and the next link as sent.
 pub(super) struct Page {
     pub(super) names: Vec<String>,
@@ -29,7 +37,7 @@ pub(super) fn walk(
     n: usize,
     mut fetch: impl FnMut(&str) -> Result<Page>,
     each: &mut dyn FnMut(&str) -> Result<()>,
-) -> Result<()> {
+) -> Result<Extent> {
     let hasher = RandomState::new();
     let mut seen: HashSet<u64> = HashSet::new();
     let mut query = format!("?n={n}");
@@ -56,7 +64,8 @@ pub(super) fn walk(
             }
         }
         if n_new == 0 {
-            return Ok(());
+            let is_cut = page.next.is_some() && !page.names.is_empty();
+            return Ok(if is_cut { Extent::Cut } else { Extent::Whole });
         }
         let last = page.names.last().map(String::as_str).unwrap_or("");
         query = match page.next.as_deref().and_then(query_of) {
@@ -67,7 +76,7 @@ pub(super) fn walk(
                     percent_encoding::utf8_percent_encode(last, percent_encoding::NON_ALPHANUMERIC)
                 )
             }
-            None => return Ok(()),
+            None => return Ok(Extent::Whole),
         };
     }
     Err(Error::new(
@@ -218,6 +227,13 @@ mod tests {
                 .len(),
             100
         );
+        let circle = |_: &str| {
+            Ok(Page {
+                names: vec!["a".to_owned()],
+                next: Some("?n=1".to_owned()),
+            })
+        };
+        assert_eq!(walk(1, circle, &mut |_| Ok(())).unwrap(), Extent::Cut);
         let mut at = 0;
         let endless = |_: &str| {
             at += 1;

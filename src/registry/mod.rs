@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
+use crate::distribution::Extent;
 use crate::distribution::credentials::Keychain;
 use crate::error::{Error, Result};
 use crate::http::Http;
@@ -96,6 +97,16 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    /// Notes that a part of the listing, named by `what`, was not seen to its end.
+    fn note(&mut self, extent: Extent, what: &str) {
+        if extent == Extent::Cut {
+            self.is_complete = false;
+            self.leave_out(format!(
+                "the pages of {what} go in circles; there may be more"
+            ));
+        }
+    }
+
     /// Counts something that was left out of the listing, and keeps the first reasons.
     pub(crate) fn leave_out(&mut self, reason: impl Into<String>) {
         self.n_left_out += 1;

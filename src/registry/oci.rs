@@ -172,6 +172,10 @@ pub(super) fn list_tags(
         }
     });
     match result {
+        Ok(extent) => {
+            listing.note(extent, &format!("`{name}`"));
+            Ok(())
+        }
         Err(err) if err.status() == Some(404) => Ok(()),
         Err(err) if err.kind() == ErrorKind::Tell && err.status() == Some(403) => {
             listing.is_complete = false;
@@ -185,7 +189,7 @@ pub(super) fn list_tags(
             listing.fail(format!("{name}: {err}"));
             Ok(())
         }
-        other => other,
+        Err(err) => Err(err),
     }
 }
 
@@ -227,12 +231,13 @@ impl Source for Oci {
             Ok(())
         });
         let by_name = "registries may hide their catalog; name the repositories with --repository";
-        result.map_err(|err| match err.status() {
+        let result = result.map_err(|err| match err.status() {
             Some(status @ (403 | 404 | 405 | 501)) => {
                 Error::tell(err).with_status(status).hint(by_name)
             }
             _ => err,
-        })?;
+        });
+        listing.note(result?, "the catalog");
         if n_names == 0 {
             listing.is_complete = false;
             listing.leave_out(format!(

@@ -37,17 +37,19 @@ pub(crate) struct StoredEvidence {
 pub(crate) struct ContentId(pub(super) i64);
 
 impl Store {
-    /// Whether the layer is accounted for: read by all ecosystems, or over the limit that still holds.
-    pub(crate) fn has_layer(&self, digest: &Digest, wish: &Wish) -> Result<bool> {
+    /// Whether the layer is accounted for: read by all ecosystems, or found to be over the limit that still holds.
+    /// What `source` sent for a digest that it did not finish says nothing about other sources.
+    pub(crate) fn has_layer(&self, digest: &Digest, source: &str, wish: &Wish) -> Result<bool> {
         self.read(|db| {
             db.prepare_cached(
                 "SELECT 1 FROM layer WHERE digest = ?1 AND ecosystems = ?2
-                 AND (refused IS NULL OR refused_limit >= ?3)",
+                 AND (refused IS NULL OR (refused_limit >= ?3 AND refused_source = ?4))",
             )?
             .exists(params![
                 digest.as_str(),
                 wish.ecosystems,
-                wish.max_layer_bytes
+                wish.max_layer_bytes,
+                source
             ])
         })
     }
@@ -96,13 +98,14 @@ impl Store {
         digest: &Digest,
         size: u64,
         reason: &str,
+        source: &str,
         wish: &Wish,
     ) -> Result<()> {
         self.write(|db| {
             let layer_id = layer_row(db, digest, size, &wish.ecosystems)?;
             db.execute(
-                "UPDATE layer SET refused = ?2, refused_limit = ?3 WHERE id = ?1",
-                params![layer_id, reason, wish.max_layer_bytes],
+                "UPDATE layer SET refused = ?2, refused_limit = ?3, refused_source = ?4 WHERE id = ?1",
+                params![layer_id, reason, wish.max_layer_bytes, source],
             )
         })?;
         Ok(())
@@ -125,8 +128,8 @@ fn layer_row(
         .prepare_cached(
             "INSERT INTO layer (digest, size, ecosystems, read_at) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (digest) DO UPDATE SET ecosystems = excluded.ecosystems, read_at = excluded.read_at,
-                 diff_id = NULL, tar_size = 0, n_entries = 0, refused = NULL, refused_limit = NULL, whiteouts = NULL,
-                 opaques = NULL, paths = NULL, problems_unlisted = 0
+                 diff_id = NULL, tar_size = 0, n_entries = 0, refused = NULL, refused_limit = NULL,
+                 refused_source = NULL, whiteouts = NULL, opaques = NULL, paths = NULL, problems_unlisted = 0
              RETURNING id",
         )?
         .query_row(params![digest.as_str(), size, ecosystems, Timestamp::now().as_millis()], |row| row.get(0))?;

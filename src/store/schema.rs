@@ -77,6 +77,7 @@ const STEPS: &[&str] = &["
         ecosystems TEXT NOT NULL,           -- that looked at it
         refused TEXT,                       -- why it was not read, when it is over a limit
         refused_limit INTEGER,              -- the --max-layer-size of then
+        refused_source TEXT,                -- who sent it: the bytes of a refused layer are not checked
         whiteouts BLOB,                     -- NULL when there are none
         opaques BLOB,
         paths BLOB,

@@ -181,7 +181,7 @@ fn missing(
     {
         for layer in &manifest.layers {
             let is_stored = match store {
-                Some(store) => store.has_layer(&layer.digest, wish)?,
+                Some(store) => store.has_layer(&layer.digest, &source.name(), wish)?,
                 None => false,
             };
             if !is_stored && planned.insert(layer.digest.clone()) {

@@ -177,11 +177,11 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
                 .unwrap_or_else(PoisonError::into_inner);
             if let Some(waiting) = reading.get_mut(&descriptor.digest) {
                 waiting.push(Arc::clone(build));
-            } else if shared
-                .plan
-                .store
-                .has_layer(&descriptor.digest, &shared.wish)?
-            {
+            } else if shared.plan.store.has_layer(
+                &descriptor.digest,
+                &build.job.source,
+                &shared.wish,
+            )? {
                 continue;
             } else {
                 reading.insert(descriptor.digest.clone(), vec![Arc::clone(build)]);
@@ -259,6 +259,7 @@ fn index_layer(shared: &Shared<'_>, layer: &Layer) -> Result<Came> {
                     &descriptor.digest,
                     descriptor.size,
                     &err.to_string(),
+                    &shared.source_names[*source],
                     &shared.wish,
                 )
                 .map(|()| Came::Refused)

@@ -234,7 +234,7 @@ impl Artifactory {
     ) -> Result<()> {
         let client = self.registry_api(key)?;
         let mut images = Vec::new();
-        client.catalog(&mut |name| {
+        let extent = client.catalog(&mut |name| {
             match name.parse::<Repository>() {
                 // A name may begin with the key itself; it is an image's name all the same.
                 Ok(image) if self.takes(key, name) => images.push(image),
@@ -243,6 +243,7 @@ impl Artifactory {
             }
             Ok(())
         })?;
+        listing.note(extent, &format!("the catalog of `{key}`"));
         if images.is_empty() {
             listing.is_complete = false;
             listing.leave_out(format!(
