@@ -1,7 +1,7 @@
 //! A blob as a reader that goes on where a broken connection left it.
 
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, from_io};
 use crate::http::Response;
@@ -10,6 +10,10 @@ use crate::stop::Stop;
 
 /// Breaks without a byte in between after which the blob is given up.
 const MAX_BREAKS: u32 = 4;
+
+/// A blob that brings fewer bytes than this in [`WINDOW`] is given up: it would hold a worker for days.
+const WINDOW_BYTES: u64 = 64 << 10;
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// Opens the blob from an offset on: with a `Range` header when it is not 0.
 type Open<'a> = Box<dyn FnMut(u64) -> Result<Response> + Send + 'a>;
@@ -21,6 +25,8 @@ pub(crate) struct Resuming<'a> {
     at: u64,
     size: u64,
     n_breaks: u32,
+    /// Since when, and from which offset, the rate is looked at.
+    window: (Instant, u64),
     stop: Stop,
 }
 
@@ -34,8 +40,25 @@ impl<'a> Resuming<'a> {
             at: 0,
             size,
             n_breaks: 0,
+            window: (Instant::now(), 0),
             stop,
         })
+    }
+
+    /// Errors (`Retry`) when a window has gone by in which too little came.
+    fn check_rate(&mut self, now: Instant) -> Result<()> {
+        let (since, from) = self.window;
+        if now.saturating_duration_since(since) < WINDOW {
+            return Ok(());
+        }
+        self.window = (now, self.at);
+        if self.at - from < WINDOW_BYTES && self.at < self.size {
+            return Err(Error::retry(format_args!(
+                "the server sends less than {WINDOW_BYTES} bytes in {} seconds",
+                WINDOW.as_secs()
+            )));
+        }
+        Ok(())
     }
 
     /// Asks for the rest. A server that ignores `Range` sends all of it again, of which the start is dropped.
@@ -89,7 +112,10 @@ impl Read for Resuming<'_> {
                 Ok(n) => {
                     self.at += n as u64;
                     self.n_breaks = 0;
-                    return Ok(n);
+                    return self
+                        .check_rate(Instant::now())
+                        .map(|()| n)
+                        .map_err(io::Error::from);
                 }
                 Err(err) => from_io(Kind::Retry, err),
             };
@@ -140,6 +166,22 @@ mod tests {
                 .unwrap();
             assert_eq!(read, b"0123456789", "ranges: {ranges}");
         }
+    }
+
+    #[test]
+    fn a_server_that_trickles_is_given_up() {
+        let mut blob = breaking(b"0123456789", 10, true);
+        let later = |secs| Instant::now() + Duration::from_secs(secs);
+        blob.at = 5;
+        assert!(blob.check_rate(later(59)).is_ok());
+        let err = blob.check_rate(later(61)).unwrap_err();
+        assert!(
+            err.to_string()
+                .contains("less than 65536 bytes in 60 seconds"),
+            "{err}"
+        );
+        blob.at = 10;
+        assert!(blob.check_rate(later(200)).is_ok());
     }
 
     #[test]
