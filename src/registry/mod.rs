@@ -52,7 +52,7 @@ const NEXUS: Kind = Kind {
     options: LATER,
     open: not_yet,
 };
-const LATER: &[OptionRow] = &[REGISTRY, API, REPOSITORY, INCLUDE, EXCLUDE, PORT];
+const LATER: &[OptionRow] = &[TYPE, REGISTRY, API, REPOSITORY, INCLUDE, EXCLUDE, PORT];
 
 fn not_yet(values: &Values, _: &Setup<'_>) -> Result<Box<dyn Source>> {
     let kind = values.one("type").unwrap_or("");
@@ -285,4 +285,73 @@ fn check_port(values: &Values) -> Result<()> {
 /// The filter that a source's options and `--tag` make.
 fn filter_of(values: &Values, setup: &Setup<'_>) -> Result<Filter> {
     Filter::new(&values.many("include"), &values.many("exclude"), setup.tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Settings;
+    use crate::stop::Stop;
+
+    /// What making the source of `text` comes to: its name, or the error.
+    fn opened(text: &str) -> String {
+        let http = Http::new(&Settings::default(), Stop::default()).unwrap();
+        let keychain = Arc::new(Keychain::load(&|_| None).unwrap());
+        let setup = Setup {
+            http: &http,
+            keychain: &keychain,
+            token_realms: &[],
+            variable: &|_| None,
+            tags: &[],
+        };
+        open(text, &setup).map_or_else(|err| err.to_string(), |source| source.name())
+    }
+
+    #[test]
+    fn command_lines_of_docker_scout_are_understood() {
+        for (text, want) in [
+            (
+                "type=artifactory,registry=example.jfrog.io,api=https://example.jfrog.io/artifactory,\
+                 include=*/frontend*,exclude=*/dta/*,repository=docker-local,port=9000,subdomain-mode=true",
+                "artifactory example.jfrog.io",
+            ),
+            (
+                "type=harbor,registry=demo.goharbor.io,api=https://demo.goharbor.io,include=*/foo/*,exclude=*/bar/*,port=9000",
+                "type=harbor is not supported yet",
+            ),
+            (
+                "type=nexus,registry=localhost:8082,api=http://localhost:8081,include=*/foo/*,exclude=*/bar/*,\
+                 \"repository=docker-test1,docker-test2\",port=9000",
+                "type=nexus is not supported yet",
+            ),
+            (
+                "type=oci,registry=registry.example.com,include=*/scout-artifact-registry/*",
+                "oci registry.example.com",
+            ),
+            ("registry.example.com:5000", "oci registry.example.com:5000"),
+            ("docker.io", "oci docker.io"),
+        ] {
+            assert_eq!(opened(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_its_place() {
+        for (text, want) in [
+            (
+                "type=artifactry,registry=x",
+                "column 1: key `type`: expected",
+            ),
+            ("registry=x", "key `type` is missing"),
+            ("type=oci,registry=x,port=0", "key `port`"),
+            ("type=oci,registy=x", "did you mean `registry`?"),
+            (
+                "type=artifactory,registry=x,api=x,repository=y",
+                "key `api`: expected a URL",
+            ),
+        ] {
+            let found = opened(text);
+            assert!(found.contains(want), "{text}: {found}");
+        }
+    }
 }
