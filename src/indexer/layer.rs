@@ -11,6 +11,7 @@ use crate::ecosystem::{self, Candidate, Ecosystem, Extract, Want};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
 use crate::layer::Stream;
+use crate::layer::spare::Spare;
 use crate::layer::tar::{Entry, EntryKind, Tar};
 use crate::layer::whiteout::{Marker, marker};
 use crate::limit;
@@ -28,13 +29,14 @@ pub(crate) fn read<R: Read>(
     mut open: impl FnMut() -> Result<R>,
     descriptor: &Descriptor,
     max_tar_bytes: u64,
+    spare: &Spare,
 ) -> Result<LayerFacts> {
-    let first = pass(open()?, descriptor, max_tar_bytes, None)?;
+    let first = pass(open()?, descriptor, max_tar_bytes, spare, None)?;
     if first.targets.is_empty() {
         return Ok(first.facts);
     }
     let targets = Some(first.targets);
-    Ok(pass(open()?, descriptor, max_tar_bytes, targets)?.facts)
+    Ok(pass(open()?, descriptor, max_tar_bytes, spare, targets)?.facts)
 }
 
 /// What came out of one pass.
@@ -48,9 +50,16 @@ fn pass(
     blob: impl Read,
     descriptor: &Descriptor,
     max_tar_bytes: u64,
+    spare: &Spare,
     targets: Option<BTreeSet<String>>,
 ) -> Result<Pass> {
-    let mut stream = Stream::open(blob, &descriptor.digest, descriptor.size, max_tar_bytes)?;
+    let mut stream = Stream::open(
+        blob,
+        &descriptor.digest,
+        descriptor.size,
+        max_tar_bytes,
+        spare,
+    )?;
     let mut collected = Collected {
         is_last: targets.is_some(),
         targets: targets.unwrap_or_default(),
@@ -448,7 +457,7 @@ mod tests {
             annotations: BTreeMap::new(),
             is_foreign: false,
         };
-        read(|| Ok(tar), &descriptor, u64::MAX)
+        read(|| Ok(tar), &descriptor, u64::MAX, &Spare::new(0).0)
     }
 
     fn found(facts: &LayerFacts) -> Vec<String> {

@@ -13,6 +13,7 @@
 
 mod compression;
 mod gzip;
+pub(crate) mod spare;
 pub(crate) mod tar;
 pub(crate) mod whiteout;
 
@@ -22,6 +23,7 @@ use crate::error::{Error, Kind, Result, from_io};
 use crate::image::{Digest, Hasher};
 use crate::limit;
 use compression::Decoder;
+use spare::{Digester, Reading, Spare};
 use tar::Tar;
 
 /// Bytes read from the network at once.
@@ -46,17 +48,17 @@ impl<R: Read> Read for Digesting<R> {
 type Blob<R> = BufReader<Digesting<R>>;
 
 /// The bytes of the tar, digested and held within the limits.
-struct TarBytes<R: Read> {
+struct TarBytes<'a, R: Read> {
     decoder: Decoder<Blob<R>>,
-    hasher: Hasher,
+    digester: Digester<'a>,
     n_bytes: u64,
     max_bytes: u64,
 }
 
-impl<R: Read> Read for TarBytes<R> {
+impl<R: Read> Read for TarBytes<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.decoder.read(buf)?;
-        self.hasher.update(&buf[..n]);
+        self.digester.update(&buf[..n])?;
         self.n_bytes += n as u64;
         if self.n_bytes > self.max_bytes {
             return Err(limit::over("the layer's tar", self.max_bytes)
@@ -76,8 +78,9 @@ impl<R: Read> Read for TarBytes<R> {
 }
 
 /// A layer on its way from the registry.
-pub(crate) struct Stream<R: Read> {
-    tar: Tar<TarBytes<R>>,
+pub(crate) struct Stream<'a, R: Read> {
+    tar: Tar<TarBytes<'a, R>>,
+    _reading: Reading<'a>,
     blob: Digest,
     size: u64,
 }
@@ -88,9 +91,16 @@ pub(crate) struct Totals {
     pub(crate) tar_bytes: u64,
 }
 
-impl<R: Read> Stream<R> {
+impl<'a, R: Read> Stream<'a, R> {
     /// Opens the blob of that digest and size. Reads its first bytes; errors (`Retry`) when they cannot be had.
-    pub(crate) fn open(blob: R, digest: &Digest, size: u64, max_tar_bytes: u64) -> Result<Self> {
+    pub(crate) fn open(
+        blob: R,
+        digest: &Digest,
+        size: u64,
+        max_tar_bytes: u64,
+        spare: &'a Spare,
+    ) -> Result<Self> {
+        let reading = spare.reading();
         let blob = Digesting {
             inner: blob,
             hasher: digest.hasher(),
@@ -99,12 +109,13 @@ impl<R: Read> Stream<R> {
         let decoder = Decoder::sniff(BufReader::with_capacity(BLOB_BUFFER, blob))?;
         let bytes = TarBytes {
             decoder,
-            hasher: Hasher::sha256(),
+            digester: Digester::new(spare),
             n_bytes: 0,
             max_bytes: max_tar_bytes,
         };
         Ok(Stream {
             tar: Tar::new(bytes),
+            _reading: reading,
             blob: digest.clone(),
             size,
         })
@@ -127,10 +138,10 @@ impl<R: Read> Stream<R> {
             Err(err) => return Err(err),
         }
         let bytes = self.tar.into_inner();
-        let (tar_bytes, hasher) = (bytes.n_bytes, bytes.hasher);
+        let (tar_bytes, digester) = (bytes.n_bytes, bytes.digester);
         verify(bytes.decoder.into_inner(), &self.blob, self.size)?;
         Ok(Totals {
-            diff_id: hasher.finish(),
+            diff_id: digester.finish()?.finish(),
             tar_bytes,
         })
     }
@@ -185,7 +196,8 @@ mod tests {
     }
 
     fn names(blob: &[u8], max: u64) -> Result<(Vec<String>, Totals)> {
-        let mut stream = Stream::open(blob, &Digest::of(blob), blob.len() as u64, max)?;
+        let spare = Spare::new(0).0;
+        let mut stream = Stream::open(blob, &Digest::of(blob), blob.len() as u64, max, &spare)?;
         let mut names = Vec::new();
         while let Some(entry) = stream.tar().next()? {
             names.push(entry.path().to_owned());
@@ -229,7 +241,8 @@ mod tests {
         let blob = gzip(&tar);
         let cut = &blob[..blob.len() / 2];
         let stream = |bytes: &'static [u8], digest: Digest, size: usize| {
-            let mut stream = Stream::open(bytes, &digest, size as u64, u64::MAX).unwrap();
+            let spare = Spare::new(0).0;
+            let mut stream = Stream::open(bytes, &digest, size as u64, u64::MAX, &spare).unwrap();
             let mut walk = || -> Result<()> {
                 while stream.tar().next()?.is_some() {}
                 Ok(())
@@ -243,11 +256,13 @@ mod tests {
         verified.unwrap();
         let (_, verified) = stream(leaked, Digest::of(&blob), blob.len());
         assert!(verified.unwrap_err().to_string().contains("bytes of"));
+        let spare = Spare::new(0).0;
         let wrong = Stream::open(
             &blob[..],
             &Digest::of(b"other"),
             blob.len() as u64,
             u64::MAX,
+            &spare,
         )
         .unwrap();
         let err = wrong.finish().err().unwrap();

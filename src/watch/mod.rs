@@ -1,7 +1,7 @@
 //! The pipeline: tags of sources become jobs, jobs become images in the store.
 //!
 //! In: [`Plan`], what the user asked for. Out: [`Outcome`]. Every thread starts in [`run`], named, inside one
-//! scope: `signals` waits for SIGINT and SIGTERM, `refresh` lists the sources, `worker-1..N` read images and layers, and the calling thread takes due
+//! scope: `signals` waits for SIGINT and SIGTERM, `refresh` lists the sources, `digest-N` help with long layers, `worker-1..N` read images and layers, and the calling thread takes due
 //! jobs out of the store, feeds the workers, shows progress and decides when the end is reached.
 //!
 //! A change is a row in the store before anybody works on it; the channel carries copies of rows. Whatever
@@ -30,6 +30,7 @@ use crate::ecosystem;
 use crate::error::{Error, Result};
 use crate::http::Http;
 use crate::image::Platform;
+use crate::layer::spare::{self, Spare};
 use crate::log::Log;
 use crate::registry::Source;
 use crate::stop::Stop;
@@ -111,7 +112,9 @@ pub(crate) fn run(plan: &Plan<'_>, log: &Log, stop: &Stop) -> Result<Outcome> {
     plan.store.retry_failed()?;
     let (work_sender, work) = bounded::<Work>(2 * plan.n_workers);
     let (layer_sender, layers) = bounded::<Layer>(LAYER_QUEUE);
-    let shared = Shared::new(plan, log, stop, layer_sender)?;
+    let n_processors = thread::available_parallelism().map_or(1, usize::from);
+    let (spare, digests) = Spare::new(n_processors);
+    let shared = Shared::new(plan, log, stop, layer_sender, spare)?;
     let mut signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|err| Error::stop(format_args!("signals: {err}")))?;
     let no_more_signals = signals.handle();
@@ -121,19 +124,29 @@ pub(crate) fn run(plan: &Plan<'_>, log: &Log, stop: &Stop) -> Result<Outcome> {
         let named = |name: String| thread::Builder::new().name(name);
         let cannot =
             |err: std::io::Error| Error::stop(format_args!("cannot start a thread: {err}"));
-        named("signals".to_owned())
-            .spawn_scoped(scope, || obey(&mut signals, log, stop, plan.http))
-            .map_err(cannot)?;
-        named("refresh".to_owned())
-            .spawn_scoped(scope, || refresh::run(&shared, checks))
-            .map_err(cannot)?;
-        for n in 1..=plan.n_workers {
-            let (shared, work, layers) = (&shared, work.clone(), layers.clone());
-            named(format!("worker-{n}"))
-                .spawn_scoped(scope, move || worker::run(shared, &work, &layers))
+        let start = || -> Result<()> {
+            named("signals".to_owned())
+                .spawn_scoped(scope, || obey(&mut signals, log, stop, plan.http))
                 .map_err(cannot)?;
-        }
-        let result = feed(&shared, &owner, work_sender, &work);
+            named("refresh".to_owned())
+                .spawn_scoped(scope, || refresh::run(&shared, checks))
+                .map_err(cannot)?;
+            for n in 1..=plan.n_workers {
+                let (shared, work, layers) = (&shared, work.clone(), layers.clone());
+                named(format!("worker-{n}"))
+                    .spawn_scoped(scope, move || worker::run(shared, &work, &layers))
+                    .map_err(cannot)?;
+            }
+            // One processor is with the layer itself.
+            for n in 1..n_processors.min(plan.n_workers + 1) {
+                let digests = digests.clone();
+                named(format!("digest-{n}"))
+                    .spawn_scoped(scope, move || spare::serve(&digests))
+                    .map_err(cannot)?;
+            }
+            Ok(())
+        };
+        let result = start().and_then(|()| feed(&shared, &owner, work_sender, &work));
         if result.is_err() {
             stop.request();
         }

@@ -11,6 +11,7 @@ use super::progress::Progress;
 use super::{Plan, TICK};
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest};
+use crate::layer::spare::Spare;
 use crate::log::Log;
 use crate::registry::{Listed, Place, Source};
 use crate::stop::Stop;
@@ -95,6 +96,7 @@ pub(super) struct Shared<'a> {
     pub(super) source_names: Vec<String>,
     pub(super) wish: Wish,
     pub(super) layer_sender: Sender<Layer>,
+    pub(super) spare: Spare,
     /// Layers being read or waiting for a worker, each with the builds that want it.
     pub(super) reading: Mutex<HashMap<Digest, Vec<Arc<Build>>>>,
     /// Work handed out and not finished: checks, and jobs with all of their layers.
@@ -112,6 +114,7 @@ impl<'a> Shared<'a> {
         log: &'a Log,
         stop: &'a Stop,
         layer_sender: Sender<Layer>,
+        spare: Spare,
     ) -> Result<Self> {
         let source_names: Vec<String> = plan.sources.iter().map(|source| source.name()).collect();
         let mut source_ids = Vec::new();
@@ -129,6 +132,7 @@ impl<'a> Shared<'a> {
             source_names,
             wish: plan.wish(),
             layer_sender,
+            spare,
             reading: Mutex::default(),
             n_under_way: AtomicUsize::new(0),
             is_listed: AtomicBool::new(false),
@@ -191,6 +195,7 @@ impl<'a> Shared<'a> {
     /// Tells the workers that nothing more comes.
     pub(super) fn end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
+        self.spare.close();
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -247,7 +247,7 @@ fn index_layer(shared: &Shared<'_>, layer: &Layer) -> Result<Came> {
             total: shared.progress.bytes(),
         })
     };
-    match indexer::layer::read(open, descriptor, shared.plan.max_layer_bytes) {
+    match indexer::layer::read(open, descriptor, shared.plan.max_layer_bytes, &shared.spare) {
         Ok(facts) => store.save_layer(&facts, &shared.wish).map(|()| Came::Read),
         Err(err) if err.kind() == Kind::Limit => {
             let shown = format!("{}:{}", place.repository, descriptor.digest.short());
