@@ -96,6 +96,7 @@ struct Collected {
     evidence: BTreeMap<String, Vec<EvidenceFile>>,
     evidence_bytes: usize,
     evidence_files: usize,
+    compressor: Option<zstd::bulk::Compressor<'static>>,
     /// By kind: how many files of ecosystems that are not read, and the first of them.
     unread: BTreeMap<&'static str, (u64, String)>,
     /// Whether no pass follows this one.
@@ -352,8 +353,7 @@ impl Collected {
                 },
             };
             let Some(bytes) = bytes else { continue };
-            let compressed = zstd::bulk::compress(&bytes, ZSTD_LEVEL)
-                .map_err(|err| Error::stop(format_args!("compressing evidence: {err}")))?;
+            let compressed = self.compress(&bytes)?;
             let digest = Digest::of(&bytes);
             match taker.row {
                 Some(row) => self.store(EvidenceFile {
@@ -389,6 +389,16 @@ impl Collected {
             .entry(evidence.path.clone())
             .or_default()
             .push(evidence);
+    }
+
+    /// One compressor serves a layer: making one takes longer than compressing a small file.
+    fn compress(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let stop = |err| Error::stop(format_args!("compressing evidence: {err}"));
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(stop)?),
+        };
+        compressor.compress(bytes).map_err(stop)
     }
 
     /// Takes so many bytes out of those that a layer's evidence may have. `false` when they are not left.

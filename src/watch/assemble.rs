@@ -1,7 +1,6 @@
 //! An image put together from its stored layers: what counts, what it says, and the row of the image.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 
 use super::shared::{ImagePlan, Shared};
 use crate::ecosystem::{self, Found};
@@ -16,6 +15,8 @@ use crate::store::packages::{ParsedEvidence, distro_key};
 
 /// Evidence parsed and stored in one go.
 const BATCH: usize = 200;
+/// Bytes of unpacked evidence: files have less, what was put together out of a program may have more.
+const EVIDENCE_BYTES: usize = 4 * limit::EVIDENCE_FILE_BYTES as usize;
 /// Where os-release(5) is looked for, the first that counts wins.
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
 
@@ -66,11 +67,12 @@ pub(super) fn image(shared: &Shared<'_>, plan: &ImagePlan) -> Result<ImageTotals
             }
         }
     }
+    let mut unpack = Unpack::new().map_err(|err| Error::stop(format_args!("zstd: {err}")))?;
     let distro = match os_release.into_iter().flatten().next() {
-        Some(content) => parsed(shared, "os-release", content)?.distro,
+        Some(content) => parsed(shared, &mut unpack, "os-release", content)?.distro,
         None => None,
     };
-    parse_missing(shared, &live, distro.as_ref())?;
+    parse_missing(shared, &mut unpack, &live, distro.as_ref())?;
     store.save_image(&IndexedImage {
         digest: &plan.place.digest,
         media_type: plan.media_type,
@@ -99,6 +101,7 @@ fn check_diff_id(layer: &StoredLayer, expected: &Digest) -> Result<()> {
 /// Parses the evidence that nobody parsed before: usually none, or that of one new layer.
 fn parse_missing(
     shared: &Shared<'_>,
+    unpack: &mut Unpack,
     live: &BTreeSet<(&'static str, ContentId)>,
     distro: Option<&Distro>,
 ) -> Result<()> {
@@ -121,7 +124,7 @@ fn parse_missing(
             let Some(row) = ecosystem::named(name) else {
                 continue;
             };
-            let found = parsed(shared, name, content)?;
+            let found = parsed(shared, unpack, name, content)?;
             rows.push(ParsedEvidence {
                 content,
                 ecosystem: row.name,
@@ -137,19 +140,22 @@ fn parse_missing(
 }
 
 /// Parses one piece of stored evidence.
-fn parsed(shared: &Shared<'_>, name: &str, content: ContentId) -> Result<Found> {
+fn parsed(
+    shared: &Shared<'_>,
+    unpack: &mut Unpack,
+    name: &str,
+    content: ContentId,
+) -> Result<Found> {
     let compressed = shared.plan.store.content(content)?;
-    let mut bytes = Vec::new();
-    zstd::Decoder::new(&compressed[..])
-        .and_then(|decoder| {
-            decoder
-                .take(limit::EVIDENCE_FILE_BYTES)
-                .read_to_end(&mut bytes)
-        })
-        .map_err(|err| Error::stop(format_args!("stored evidence cannot be unpacked: {err}")))?;
+    let bytes = unpack
+        .decompress(&compressed, EVIDENCE_BYTES)
+        .map_err(|err| Error::skip(format_args!("stored evidence cannot be unpacked: {err}")))?;
     let mut found = Found::default();
     if let Some(row) = ecosystem::named(name) {
         (row.parse)(&bytes, &mut found);
     }
     Ok(found)
 }
+
+/// What unpacks evidence; made once an image, since making it takes longer than a small file.
+type Unpack = zstd::bulk::Decompressor<'static>;
