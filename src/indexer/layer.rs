@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
+use super::problems::Problems;
 use crate::ecosystem::{self, Candidate, Ecosystem, Extract, Want};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest};
@@ -16,7 +17,7 @@ use crate::layer::tar::{Entry, EntryKind, Tar};
 use crate::layer::whiteout::{Marker, marker};
 use crate::limit;
 use crate::sbom::layer::PathKind;
-use crate::sbom::{EvidenceFile, LayerFacts, PathSet, Problem};
+use crate::sbom::{EvidenceFile, LayerFacts, PathSet};
 
 /// Effort of the compression of evidence: it is small, and time counts.
 const ZSTD_LEVEL: i32 = 1;
@@ -112,26 +113,6 @@ struct Collected {
 struct Kept {
     digest: Digest,
     compressed: Vec<u8>,
-}
-
-#[derive(Default)]
-struct Problems {
-    listed: BTreeSet<Problem>,
-    unlisted: u64,
-}
-
-impl Problems {
-    fn add(&mut self, subject: &str, path: &str, message: impl Into<String>) {
-        if self.listed.len() >= limit::PROBLEMS {
-            self.unlisted += 1;
-            return;
-        }
-        self.listed.insert(Problem {
-            subject: subject.to_owned(),
-            path: path.to_owned(),
-            message: message.into(),
-        });
-    }
 }
 
 /// One ecosystem's wish for the file at hand; `None` when it is wanted for links to it.

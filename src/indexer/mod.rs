@@ -8,4 +8,5 @@
 //! they can be kept for ever under its digest.
 
 pub(crate) mod layer;
+mod problems;
 pub(crate) mod squash;
