@@ -3,6 +3,7 @@
 //! A pass over an unchanged registry reads and does not write: the tags it saw are bits in memory.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::params;
 
@@ -29,7 +30,7 @@ pub(crate) struct ListingTotals {
 pub(crate) struct Listing<'a> {
     store: &'a Store,
     source: SourceId,
-    record: Record,
+    record: Arc<Record>,
     /// Rows that were changed since then exist, whether or not they have a bit: tags whose digest had to be
     /// asked for are noted by [`Store::see_tag`].
     started: Timestamp,
@@ -44,7 +45,7 @@ pub(crate) struct Listing<'a> {
 }
 
 impl Store {
-    pub(crate) fn begin_listing(&self, source: SourceId, record: Record) -> Listing<'_> {
+    pub(crate) fn begin_listing(&self, source: SourceId, record: Arc<Record>) -> Listing<'_> {
         Listing {
             store: self,
             source,

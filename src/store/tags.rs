@@ -46,8 +46,10 @@ pub(crate) struct SourceState {
 /// What becomes of tags that are not indexed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// They are queued, unless they were read as wished.
-    AndQueue(Wish),
+    /// All are queued, unless they were read as wished.
+    All(Wish),
+    /// New and moved ones are queued; what was only remembered stays so.
+    Changes(Wish),
     /// They are only remembered.
     Only,
 }
@@ -85,21 +87,20 @@ impl Store {
         })
     }
 
-    /// What the store knows of a tag, for a pass that reads as `wish` says. Writes nothing.
+    /// What the store knows of a tag, for a pass that records so. Writes nothing.
     pub(crate) fn look_up(
         &self,
         source: SourceId,
         repository: &Repository,
         tag: &Tag,
         digest: &Digest,
-        wish: &Wish,
+        record: &Record,
     ) -> Result<Seen> {
-        let record = Record::AndQueue(wish.clone());
         let known = self.read(|db| match repository_id(db, source, repository.as_str())? {
-            Some(id) => known_tag(db, id, tag.as_str(), &record),
+            Some(id) => known_tag(db, id, tag.as_str(), record),
             None => Ok(None),
         })?;
-        Ok(judge(known.as_ref(), Some(digest), &record))
+        Ok(judge(known.as_ref(), Some(digest), record))
     }
 
     /// What a source learnt of its server, as it was last saved.
@@ -186,11 +187,7 @@ impl Store {
         digest: &Digest,
         record: &Record,
     ) -> Result<Seen> {
-        let known = self.read(|db| match repository_id(db, source, repository.as_str())? {
-            Some(id) => known_tag(db, id, tag.as_str(), record),
-            None => Ok(None),
-        })?;
-        let seen = judge(known.as_ref(), Some(digest), record);
+        let seen = self.look_up(source, repository, tag, digest, record)?;
         if matches!(seen, Seen::New | Seen::Moved) {
             let change = Change {
                 repository: repository.to_string(),
@@ -231,7 +228,7 @@ pub(super) fn known_tag(
     record: &Record,
 ) -> rusqlite::Result<Option<Known>> {
     let max_layer_bytes = match record {
-        Record::AndQueue(wish) => wish.max_layer_bytes,
+        Record::All(wish) | Record::Changes(wish) => wish.max_layer_bytes,
         Record::Only => 0,
     };
     db.prepare_cached(&format!(
@@ -265,10 +262,10 @@ pub(super) fn judge(known: Option<&Known>, digest: Option<&Digest>, record: &Rec
     }
     match (record, known.indexed_for.as_deref()) {
         _ if known.has_job => Seen::Open,
-        (Record::Only, _) | (Record::AndQueue(_), Some("")) => Seen::Unchanged,
-        (Record::AndQueue(wish), Some(read_for)) if wish.platforms == read_for => Seen::Unchanged,
+        (Record::Only | Record::Changes(_), _) | (Record::All(_), Some("")) => Seen::Unchanged,
+        (Record::All(wish), Some(read_for)) if wish.platforms == read_for => Seen::Unchanged,
         // Remembered by an earlier run, and now wanted.
-        (Record::AndQueue(_), _) => Seen::New,
+        (Record::All(_), _) => Seen::New,
     }
 }
 
@@ -305,7 +302,7 @@ pub(super) fn save(
             params![repository_id, change.tag, change.digest, now],
             |row| row.get(0),
         )?;
-        if let Record::AndQueue(_) = record {
+        if *record != Record::Only {
             job.execute(params![tag_id, now])?;
         }
         ids.push(tag_id);

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use super::resolve::walk;
-use super::{Mode, wish};
+use super::{Mode, record, wish};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Platform};
 use crate::log::Log;
 use crate::registry::{Listed, Place, Source};
 use crate::stop::Stop;
-use crate::store::tags::Seen;
+use crate::store::tags::{Record, Seen};
 use crate::store::{Store, Wish};
 
 /// An image that would be read.
@@ -75,16 +75,7 @@ pub(crate) fn run(
             }
             _ => false,
         };
-        // The first pass ever of a watch only records.
-        let is_recorded_only = mode != Mode::Once
-            && !matches!(
-                mode,
-                Mode::Watch {
-                    all_images: true,
-                    ..
-                }
-            )
-            && !was_listed;
+        let record = record(mode, was_listed, &wish);
         let mut tags: Vec<Listed> = Vec::new();
         let listing = source.list(&mut |listed| {
             if stop.is_requested() {
@@ -112,11 +103,11 @@ pub(crate) fn run(
                 };
                 let seen = match (store, known) {
                     (Some(store), Some(id)) => {
-                        store.look_up(id, &listed.repository, &listed.tag, &digest, &wish)?
+                        store.look_up(id, &listed.repository, &listed.tag, &digest, &record)?
                     }
                     _ => Seen::New,
                 };
-                if seen == Seen::Unchanged || is_recorded_only {
+                if seen == Seen::Unchanged || record == Record::Only {
                     return Ok(None);
                 }
                 missing(

@@ -35,6 +35,7 @@ use crate::log::Log;
 use crate::registry::Source;
 use crate::stop::Stop;
 use crate::store::queue::this_process;
+use crate::store::tags::Record;
 use crate::store::{Store, Wish};
 use crate::time::Timestamp;
 pub(crate) use progress::{Summary, megabytes};
@@ -78,6 +79,18 @@ fn wish(platforms: &[Platform], max_layer_bytes: u64) -> Wish {
         platforms: names.join(","),
         ecosystems: ecosystem::names(),
         max_layer_bytes,
+    }
+}
+
+/// What a pass makes of tags that are not indexed yet. The first one ever of a watch only remembers them.
+fn record(mode: Mode, was_listed: bool, wish: &Wish) -> Record {
+    match mode {
+        Mode::Once
+        | Mode::Watch {
+            all_images: true, ..
+        } => Record::All(wish.clone()),
+        Mode::Watch { .. } if was_listed => Record::Changes(wish.clone()),
+        Mode::Watch { .. } => Record::Only,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The refresh thread: lists the sources, and notes what changed.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 
 use super::Mode;
@@ -62,12 +64,8 @@ pub(super) fn run(shared: &Shared<'_>, checks: Sender<Work>) {
 fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
     let (source, id) = (shared.source(at), shared.source_ids[at]);
     let store = shared.plan.store;
-    let is_first = !store.was_listed(id)?;
-    let is_wanted = match shared.plan.mode {
-        Mode::Once => true,
-        Mode::Watch { all_images, .. } => all_images || !is_first,
-    };
-    let mut listing = store.begin_listing(id, shared.record(is_wanted));
+    let record = Arc::new(shared.record(at)?);
+    let mut listing = store.begin_listing(id, Arc::clone(&record));
     let result = source.list(&mut |listed| {
         if shared.stop.is_requested() {
             return Err(stopped());
@@ -88,7 +86,11 @@ fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
                 shared.tell_news();
             }
             Seen::Unknown => {
-                let check = Work::Check { source: at, listed };
+                let check = Work::Check {
+                    source: at,
+                    listed,
+                    record: Arc::clone(&record),
+                };
                 if !shared.hand_out(checks, check) {
                     return Err(stopped());
                 }

@@ -21,8 +21,12 @@ use crate::store::tags::{Record, SourceId};
 
 /// A piece of work that begins something.
 pub(super) enum Work {
-    /// A tag whose digest the listing did not say.
-    Check { source: usize, listed: Listed },
+    /// A tag whose digest the listing did not say, and what its pass makes of it.
+    Check {
+        source: usize,
+        listed: Listed,
+        record: Arc<Record>,
+    },
     /// An image to be read.
     Image(Box<Job>),
 }
@@ -146,13 +150,13 @@ impl<'a> Shared<'a> {
         self.plan.sources[at].as_ref()
     }
 
-    /// What becomes of tags that are not indexed yet.
-    pub(super) fn record(&self, is_wanted: bool) -> Record {
-        if is_wanted && self.plan.with_sbom {
-            Record::AndQueue(self.wish.clone())
-        } else {
-            Record::Only
+    /// What the pass that begins now makes of the tags of a source.
+    pub(super) fn record(&self, source: usize) -> Result<Record> {
+        if !self.plan.with_sbom {
+            return Ok(Record::Only);
         }
+        let was_listed = self.plan.store.was_listed(self.source_ids[source])?;
+        Ok(super::record(self.plan.mode, was_listed, &self.wish))
     }
 
     /// Gives `work` to the workers, waiting for room. Returns `false` when a stop was asked for first: they

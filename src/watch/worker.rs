@@ -19,7 +19,7 @@ use crate::http::retry::backoff;
 use crate::indexer;
 use crate::registry::Listed;
 use crate::store::queue::Job;
-use crate::store::tags::Seen;
+use crate::store::tags::{Record, Seen};
 use crate::time::Timestamp;
 
 /// Jobs under way for each worker: more wait for a layer that somebody reads, and would only take memory.
@@ -67,8 +67,12 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn begin(shared: &Shared<'_>, work: Work) {
     shared.tell_news();
     match work {
-        Work::Check { source, listed } => {
-            if let Err(err) = caught(|| check(shared, source, &listed)) {
+        Work::Check {
+            source,
+            listed,
+            record,
+        } => {
+            if let Err(err) = caught(|| check(shared, source, &listed, &record)) {
                 let image = format!(
                     "{}:{}",
                     shared.source(source).shown(&listed.repository),
@@ -91,30 +95,16 @@ fn begin(shared: &Shared<'_>, work: Work) {
 }
 
 /// Asks for the digest of a tag that the listing did not tell.
-fn check(shared: &Shared<'_>, source_idx: usize, listed: &Listed) -> Result<()> {
+fn check(shared: &Shared<'_>, source_idx: usize, listed: &Listed, record: &Record) -> Result<()> {
     let source = shared.source(source_idx);
     let digest = source.resolve(&listed.repository, &listed.tag)?;
-    let is_wanted = match shared.plan.mode {
-        Mode::Once => true,
-        Mode::Watch { all_images, .. } => {
-            all_images
-                || shared
-                    .plan
-                    .store
-                    .was_listed(shared.source_ids[source_idx])?
-        }
-    };
     let shown = source.shown(&listed.repository);
-    let record = shared.record(is_wanted);
     let id = shared.source_ids[source_idx];
-    let seen = shared.plan.store.see_tag(
-        id,
-        &listed.repository,
-        &shown,
-        &listed.tag,
-        &digest,
-        &record,
-    )?;
+    let seen =
+        shared
+            .plan
+            .store
+            .see_tag(id, &listed.repository, &shown, &listed.tag, &digest, record)?;
     shared.progress.checked(seen);
     if matches!(seen, Seen::New | Seen::Moved) {
         shared.tell_news();

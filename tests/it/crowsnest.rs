@@ -63,6 +63,15 @@ impl Crowsnest {
 
     /// Runs `watch` with those arguments to its end. Panics when it does not end in time, or leaves files.
     pub(crate) fn watch(&self, arguments: &[&str]) -> Ended {
+        self.watch_until(arguments, |_| false)
+    }
+
+    /// As [`Crowsnest::watch`], and asks it to stop (SIGTERM) once `is_enough` holds for what it said.
+    pub(crate) fn watch_until(
+        &self,
+        arguments: &[&str],
+        is_enough: impl Fn(&str) -> bool,
+    ) -> Ended {
         let log = self.place.path().join("stderr");
         let stderr = File::create(&log).expect("a new file can be made");
         let started = Instant::now();
@@ -84,10 +93,22 @@ impl Crowsnest {
         let said =
             || String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
         let mut peak_kib = 0;
+        let mut was_asked = false;
         let status = loop {
             peak_kib = peak_kib.max(peak_of(process.id()).unwrap_or(0));
             if let Some(status) = process.try_wait().expect("a child can be waited for") {
                 break status;
+            }
+            if !was_asked && is_enough(&said()) {
+                let pid = process.id().to_string();
+                let kill = Command::new("sh")
+                    .args(["-c", "kill -TERM \"$0\"", &pid])
+                    .status();
+                assert!(
+                    kill.is_ok_and(|status| status.success()),
+                    "a child can be asked to stop"
+                );
+                was_asked = true;
             }
             if started.elapsed() > PATIENCE {
                 let _ = process.kill();

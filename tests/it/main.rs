@@ -27,4 +27,5 @@ mod stored;
 mod temp_dir;
 mod tidy;
 mod views;
+mod watching;
 mod zip;

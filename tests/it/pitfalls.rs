@@ -20,7 +20,7 @@ use crate::fake_registry::{
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// An Artifactory with repositories of each class and nothing in them.
-fn artifactory() -> Emulator {
+pub(crate) fn artifactory() -> Emulator {
     let members = vec!["docker-local".into(), "other-local".into(), "hub".into()];
     Emulator::start(Config {
         repositories: vec![
@@ -57,7 +57,7 @@ fn manifest(architecture: &str, package: &str) -> (Vec<u8>, [Vec<u8>; 2]) {
 }
 
 /// Stores an image in a repository of the emulator.
-fn seed(emulator: &Emulator, repository: &str, image: &str, tag: &str) -> String {
+pub(crate) fn seed(emulator: &Emulator, repository: &str, image: &str, tag: &str) -> String {
     let (manifest, blobs) = manifest("amd64", "harmless");
     for blob in &blobs {
         emulator.seed_blob(blob);
@@ -65,7 +65,7 @@ fn seed(emulator: &Emulator, repository: &str, image: &str, tag: &str) -> String
     emulator.seed(repository, image, tag, &manifest)
 }
 
-fn place(name: &str) -> Crowsnest {
+pub(crate) fn place(name: &str) -> Crowsnest {
     Crowsnest::new(name)
         .set("CROWSNEST_ARTIFACTORY_API_USER", "admin")
         .set("CROWSNEST_ARTIFACTORY_API_PASSWORD", "password")
@@ -90,14 +90,14 @@ fn pull(host: &str, place: &Crowsnest, repository: &str) -> Ended {
 }
 
 /// `repository:tag` of everything indexed.
-fn images(place: &Crowsnest) -> BTreeSet<String> {
+pub(crate) fn images(place: &Crowsnest) -> BTreeSet<String> {
     let images = place.stored().images().into_iter();
     images
         .map(|(repository, tag, _)| format!("{repository}:{tag}"))
         .collect()
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
+pub(crate) fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
@@ -615,6 +615,11 @@ fn pitfall_23_aql_forbidden_while_reading_is_allowed() {
     let place = place("nothing-else");
     pass(&emulator, &place, "docker-local").with_code(0);
     assert_eq!(images(&place).len(), 1);
+    // What may not be asked is asked once, not again for every file that is read.
+    assert_eq!(
+        emulator.count_requests("GET", "api/repositories/docker-local"),
+        1
+    );
 }
 
 #[test]
