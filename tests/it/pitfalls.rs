@@ -40,7 +40,7 @@ pub(crate) fn artifactory() -> Emulator {
 }
 
 /// A manifest whose image has one package, and its blobs.
-fn manifest(architecture: &str, package: &str) -> (Vec<u8>, [Vec<u8>; 2]) {
+pub(crate) fn manifest(architecture: &str, package: &str) -> (Vec<u8>, [Vec<u8>; 2]) {
     let tar = dpkg_tar(package);
     let layer = gzip(&tar);
     let config = json!({

@@ -1,6 +1,6 @@
 //! Watching that goes on: the first pass ever records, later ones index what is new.
 
-use crate::pitfalls::{artifactory, images, place, seed, set};
+use crate::pitfalls::{artifactory, images, manifest, place, seed, set};
 
 #[test]
 fn the_first_pass_records_and_later_ones_index_what_is_new() {
@@ -23,10 +23,14 @@ fn the_first_pass_records_and_later_ones_index_what_is_new() {
         assert_eq!(ended.code, Some(0), "{aql}: {}", ended.stderr);
         assert_eq!(images(&place), set(&[]), "{aql}: {}", ended.stderr);
 
-        // Pushed while nobody watched.
-        seed(&emulator, "docker-local", "new", "1");
+        // Pushed while nobody watched; other content than the old ones, which are all one image.
+        let (pushed, blobs) = manifest("arm64", "new");
+        for blob in &blobs {
+            emulator.seed_blob(blob);
+        }
+        emulator.seed("docker-local", "new", "1", &pushed);
         let ended = place.watch_until(&watch, |said| {
-            n_passes(said) >= 2 && said.contains("image indexed")
+            n_passes(said) >= 3 && said.contains("image indexed")
         });
         assert_eq!(
             images(&place),

@@ -18,6 +18,9 @@ const MAX_DEPTH: usize = 5;
 /// The fact that dates the others.
 const LEARNT_AT: &str = "learnt_at";
 
+/// The fact of a class that may not be asked for: good for this process, since permissions change.
+pub(super) const UNKNOWN: &str = "unknown";
+
 /// The class of a key (`rclass`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -76,8 +79,8 @@ impl Artifactory {
             400 | 403 | 404 => Class::Unknown,
             _ => return Err(status_error(response).context(format_args!("asking what `{key}` is"))),
         };
+        self.learn(&name, &to_fact(&class));
         if class != Class::Unknown {
-            self.learn(&name, &to_fact(&class));
             self.learn(LEARNT_AT, &Timestamp::now().to_string());
         }
         Ok(class)
@@ -143,7 +146,7 @@ fn to_fact(class: &Class) -> String {
         Class::Local => "local".to_owned(),
         Class::Remote => "remote".to_owned(),
         Class::Virtual(keys) => format!("virtual {}", keys.join(" ")),
-        Class::Unknown => "unknown".to_owned(),
+        Class::Unknown => UNKNOWN.to_owned(),
     }
 }
 

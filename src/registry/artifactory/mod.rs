@@ -266,9 +266,9 @@ impl Artifactory {
     }
 
     /// The storage path of a manifest's folder, when such paths are worth a try.
-    fn folders(&self, place: &Place) -> Result<Vec<String>> {
+    fn folder(&self, place: &Place) -> Result<Option<String>> {
         if self.n_misses.load(Ordering::Relaxed) >= MAX_MISSES {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let (key, image) = self.split(&place.repository)?;
         let is_remote = self.class_of(key)? == Class::Remote;
@@ -282,7 +282,7 @@ impl Artifactory {
             None if is_remote => format!("sha256__{}", place.digest.hex()),
             None => format!("sha256:{}", place.digest.hex()),
         };
-        Ok(vec![format!("{}{stored}/{image}/{folder}", self.api_path)])
+        Ok(Some(format!("{}{stored}/{image}/{folder}", self.api_path)))
     }
 
     fn fetch_file(&self, path: &str, offset: u64) -> Result<crate::http::Response> {
@@ -360,7 +360,7 @@ impl Source for Artifactory {
 
     fn manifest(&self, place: &Place) -> Result<RawManifest> {
         let asked = Version::Digest(place.digest.clone());
-        for folder in self.folders(place)? {
+        if let Some(folder) = self.folder(place)? {
             let names = if place.tag.is_some() {
                 &["manifest.json", "list.manifest.json"][..]
             } else {
@@ -387,7 +387,7 @@ impl Source for Artifactory {
     }
 
     fn blob(&self, place: &Place, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>> {
-        for folder in self.folders(place)? {
+        if let Some(folder) = self.folder(place)? {
             let path = format!(
                 "{folder}/{}__{}",
                 blob.digest.algorithm(),
@@ -425,10 +425,13 @@ impl Source for Artifactory {
     }
 
     fn facts(&self) -> BTreeMap<String, String> {
-        self.learnt
+        let mut facts = self
+            .learnt
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .clone();
+        facts.retain(|_, value| value != keys::UNKNOWN);
+        facts
     }
 
     fn remember(&self, facts: &BTreeMap<String, String>) {
