@@ -61,6 +61,17 @@ impl<'a> Resuming<'a> {
         Ok(())
     }
 
+    /// Resumes after a break for `reason`, or gives the last reason when that has failed often enough.
+    fn recover(&mut self, mut reason: Error) -> Result<()> {
+        while self.n_breaks < MAX_BREAKS && reason.kind() == Kind::Retry {
+            match self.resume() {
+                Ok(()) => return Ok(()),
+                Err(err) => reason = err,
+            }
+        }
+        Err(reason)
+    }
+
     /// Asks for the rest. A server that ignores `Range` sends all of it again, of which the start is dropped.
     fn resume(&mut self) -> Result<()> {
         self.n_breaks += 1;
@@ -104,7 +115,7 @@ impl Read for Resuming<'_> {
             if self.stop.is_requested() {
                 return Err(stopped().into());
             }
-            let broken = match self.body.read(&mut buf[..want]) {
+            let reason = match self.body.read(&mut buf[..want]) {
                 Ok(0) => Error::retry(format_args!(
                     "the connection ended after {} bytes of {}",
                     self.at, self.size
@@ -119,15 +130,7 @@ impl Read for Resuming<'_> {
                 }
                 Err(err) => from_io(Kind::Retry, err),
             };
-            let mut reason = broken;
-            while let Err(err) = {
-                if self.n_breaks >= MAX_BREAKS || reason.kind() != Kind::Retry {
-                    return Err(reason.into());
-                }
-                self.resume()
-            } {
-                reason = err;
-            }
+            self.recover(reason)?;
         }
     }
 }
