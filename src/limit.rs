@@ -83,6 +83,13 @@ pub(crate) const PROBLEMS: usize = 100;
 /// builders in use stay within it.
 pub(crate) const ZSTD_WINDOW_LOG: u32 = 23;
 
+/// Bytes of a webhook's body. Artifactory sends 1 KiB; a distribution registry's envelope of many events more.
+pub(crate) const WEBHOOK_BYTES: usize = 1 << 20;
+/// Events of one webhook's body.
+pub(crate) const WEBHOOK_EVENTS: usize = 1_000;
+/// Accepted events that wait to be looked at, one for each tag: about 300 MB of store.
+pub(crate) const EVENTS: i64 = 1_000_000;
+
 /// Bytes of a Docker `config.json`. With an entry for each of 1,000 registries it has 200 KiB.
 pub(crate) const CREDENTIAL_FILE_BYTES: u64 = 1 << 20;
 /// Bytes of a credential helper's answer. Tokens of cloud registries reach 10 KiB.

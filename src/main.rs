@@ -23,6 +23,7 @@
 //! - `format`: one file per output: table, list, JSON, CSV
 //! - `report`: answers out of the store, for whoever shows them
 //! - `watch`: the pipeline and all its threads: tags become jobs, jobs become images in the store
+//! - `server`: HTTP in: webhooks, and whether all is well
 //! - `cli`: one file per command
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -44,6 +45,7 @@ mod registry;
 mod report;
 mod sbom;
 mod secret;
+mod server;
 mod stop;
 mod store;
 mod time;

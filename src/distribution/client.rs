@@ -56,6 +56,10 @@ impl Client {
         })
     }
 
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
     /// Sends one request to `path`, relative to the base, and returns whatever is answered but a 401.
     pub(crate) fn request(
         &self,

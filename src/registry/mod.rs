@@ -11,7 +11,9 @@
 mod artifactory;
 mod dir;
 pub(crate) mod filter;
+mod notifications;
 mod oci;
+pub(crate) mod webhook;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -24,7 +26,9 @@ use crate::http::Http;
 use crate::image::manifest::RawManifest;
 use crate::image::{Descriptor, Digest, Repository, Tag};
 use crate::options::{self, OptionRow, Parsed, Values};
+use crate::secret::Secret;
 use filter::Filter;
+use webhook::Webhook;
 
 /// Every product, in the order in which help shows them.
 pub(crate) const ALL: &[&Kind] = &[&artifactory::ROW, &HARBOR, &NEXUS, &oci::ROW, &dir::ROW];
@@ -154,6 +158,11 @@ pub(crate) trait Source: Send + Sync {
     /// The repository as users name it when they pull.
     fn shown(&self, repository: &Repository) -> String;
 
+    /// The webhook that tells of its changes, where there is one.
+    fn webhook(&self) -> Option<&dyn Webhook> {
+        None
+    }
+
     /// What was learnt of the server, to be given back by [`Source::remember`] in the next process.
     fn facts(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
@@ -208,7 +217,7 @@ const PORT: OptionRow = OptionRow {
     key: "port",
     aliases: &[],
     value: "PORT",
-    summary: "port for webhooks; accepted and not used yet",
+    summary: "port of this machine to receive webhooks on",
     is_required: false,
     is_list: false,
 };
@@ -277,9 +286,17 @@ pub(crate) fn open_repositories(
         .collect()
 }
 
-/// Checks the port, which no webhook listens on yet.
-fn check_port(values: &Values) -> Result<()> {
-    values.number("port", 1..=65_535).map(|_| ())
+/// The port for webhooks.
+fn port(values: &Values) -> Result<Option<u16>> {
+    let port = values.number("port", 1..=65_535)?;
+    Ok(port.and_then(|port| u16::try_from(port).ok()))
+}
+
+/// The value of a variable that holds a webhook's secret, unless it is empty.
+fn webhook_secret(name: &str, setup: &Setup<'_>) -> Option<Secret> {
+    (setup.variable)(name)
+        .filter(|value| !value.is_empty())
+        .map(Secret::new)
 }
 
 /// The filter that a source's options and `--tag` make.

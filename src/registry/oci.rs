@@ -4,6 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::filter::Filter;
+use super::notifications;
+use super::webhook::Webhook;
 use super::{
     EXCLUDE, INCLUDE, Kind, Listed, Listing, PORT, Place, REGISTRY, REPOSITORY, Setup, Source,
     TYPE, filter_of,
@@ -29,17 +31,20 @@ const OPTIONS: &[OptionRow] = &[TYPE, REGISTRY, REPOSITORY, INCLUDE, EXCLUDE, PO
 pub(super) const HUB_NAME: &str = "docker.io";
 const HUB_HOST: &str = "registry-1.docker.io";
 
-struct Oci {
+pub(super) struct Oci {
     client: Client,
     /// As users name it.
-    host: String,
+    pub(super) host: String,
     /// Empty means all of the catalog.
-    repositories: Vec<Repository>,
-    filter: Filter,
+    pub(super) repositories: Vec<Repository>,
+    pub(super) filter: Filter,
+    /// Of `port=`.
+    pub(super) port: Option<u16>,
+    /// What senders of notifications know.
+    pub(super) secret: Option<Secret>,
 }
 
 fn open(values: &Values, setup: &Setup<'_>) -> Result<Box<dyn Source>> {
-    super::check_port(values)?;
     let host = values.one("registry").unwrap_or("");
     let repositories = values
         .many("repository")
@@ -49,7 +54,8 @@ fn open(values: &Values, setup: &Setup<'_>) -> Result<Box<dyn Source>> {
                 .map_err(|_| values.wrong("repository", "a repository name, such as team/app"))
         })
         .collect::<Result<Vec<Repository>>>()?;
-    make(host, repositories, filter_of(values, setup)?, setup)
+    let port = super::port(values)?;
+    make(host, repositories, filter_of(values, setup)?, port, setup)
 }
 
 /// The source of a plain host.
@@ -62,6 +68,7 @@ pub(super) fn open_host(
         host,
         repositories.to_vec(),
         Filter::new(&[], &[], setup.tags)?,
+        None,
         setup,
     )
 }
@@ -70,6 +77,7 @@ fn make(
     host: &str,
     repositories: Vec<Repository>,
     filter: Filter,
+    port: Option<u16>,
     setup: &Setup<'_>,
 ) -> Result<Box<dyn Source>> {
     let is_hub = matches!(host, HUB_NAME | "index.docker.io" | HUB_HOST);
@@ -94,6 +102,8 @@ fn make(
         host: host.to_owned(),
         repositories,
         filter,
+        port,
+        secret: super::webhook_secret(notifications::SECRET_VARIABLE, setup),
     }))
 }
 
@@ -282,6 +292,10 @@ impl Source for Oci {
                 });
         }
         Ok(Box::new(self.client.blob(&place.repository, blob)?))
+    }
+
+    fn webhook(&self) -> Option<&dyn Webhook> {
+        Some(self)
     }
 
     fn shown(&self, repository: &Repository) -> String {

@@ -4,11 +4,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::params;
 
 use super::Store;
-use super::tags::{Change, Record, Seen, SourceId, judge, known_tag, repository_id, save};
+use super::tags::{Change, Record, Seen, SourceId, Told, judge, known_tag, repository_id, save};
 use crate::error::Result;
 use crate::image::{Digest, Repository, Tag};
 use crate::time::Timestamp;
@@ -24,6 +25,8 @@ pub(crate) struct ListingTotals {
     pub(crate) new: u64,
     pub(crate) moved: u64,
     pub(crate) gone: u64,
+    /// How long the source could not be listed before.
+    pub(crate) downtime: Option<Duration>,
 }
 
 /// A listing under way.
@@ -31,9 +34,10 @@ pub(crate) struct Listing<'a> {
     store: &'a Store,
     source: SourceId,
     record: Arc<Record>,
-    /// Rows that were changed since then exist, whether or not they have a bit: tags whose digest had to be
-    /// asked for are noted by [`Store::see_tag`].
-    started: Timestamp,
+    /// Rows with a later change exist, whether or not they have a bit: tags whose digest had to be asked for
+    /// are noted by [`Store::see_tag`].
+    last_change: i64,
+    told: Told,
     /// Bit `id` is set when the tag of that row was seen.
     seen: Vec<u64>,
     /// Name to row, so that each repository is looked up once; `None` while it has no row.
@@ -45,18 +49,31 @@ pub(crate) struct Listing<'a> {
 }
 
 impl Store {
-    pub(crate) fn begin_listing(&self, source: SourceId, record: Arc<Record>) -> Listing<'_> {
-        Listing {
+    pub(crate) fn begin_listing(
+        &self,
+        source: SourceId,
+        record: Arc<Record>,
+    ) -> Result<Listing<'_>> {
+        let last_change = self.read(|db| {
+            db.prepare_cached("SELECT coalesce(max(change_no), 0) FROM tag")?
+                .query_row([], |row| row.get(0))
+        })?;
+        Ok(Listing {
             store: self,
             source,
             record,
-            started: Timestamp::now(),
+            last_change,
+            told: if self.was_listed(source)? {
+                Told::Listing
+            } else {
+                Told::FirstListing
+            },
             seen: Vec::new(),
             repositories: HashMap::new(),
             changes: Vec::new(),
             pending: HashSet::new(),
             totals: ListingTotals::default(),
-        }
+        })
     }
 }
 
@@ -106,6 +123,8 @@ impl Listing<'_> {
                     shown: shown.to_owned(),
                     tag: tag.to_string(),
                     digest: digest.to_string(),
+                    is_known: known.is_some(),
+                    lane: self.told.lane(known.as_ref(), digest),
                 });
                 if self.changes.len() >= BATCH {
                     self.flush()?;
@@ -152,6 +171,11 @@ impl Listing<'_> {
         Ok(())
     }
 
+    /// What the tags of this listing count as.
+    pub(crate) fn told(&self) -> Told {
+        self.told
+    }
+
     /// Ends a listing. When it was complete, tags that were known and not seen are gone; when it went through
     /// at all, the source is noted as listed.
     pub(crate) fn finish(mut self, is_complete: bool, went_through: bool) -> Result<ListingTotals> {
@@ -169,10 +193,9 @@ impl Listing<'_> {
             let unseen: Vec<i64> = self.store.read(|db| {
                 let mut query = db.prepare_cached(
                     "SELECT tag.id FROM tag JOIN repository r ON r.id = repository_id
-                     WHERE r.source_id = ?1 AND gone_at IS NULL AND changed_at < ?2",
+                     WHERE r.source_id = ?1 AND gone_at IS NULL AND change_no <= ?2",
                 )?;
-                let ids =
-                    query.query_map(params![source, self.started.as_millis()], |row| row.get(0))?;
+                let ids = query.query_map(params![source, self.last_change], |row| row.get(0))?;
                 ids.filter(|id| !id.as_ref().is_ok_and(|&id| is_seen(id)))
                     .collect()
             })?;
@@ -193,12 +216,18 @@ impl Listing<'_> {
         if !went_through {
             return Ok(self.totals);
         }
-        self.store.write(|db| {
-            db.execute(
+        let since: Option<i64> = self.store.write(|db| {
+            let since = db
+                .prepare_cached("SELECT error_since FROM source WHERE id = ?1")?
+                .query_row([source], |row| row.get(0))?;
+            db.prepare_cached(
                 "UPDATE source SET listed_at = ?2, error = NULL, error_since = NULL WHERE id = ?1",
-                params![source, now],
-            )
+            )?
+            .execute(params![source, now])?;
+            Ok(since)
         })?;
+        self.totals.downtime =
+            since.map(|since| Timestamp::from_millis(now).since(Timestamp::from_millis(since)));
         Ok(self.totals)
     }
 }

@@ -5,12 +5,14 @@
 //! never held over a socket; reads have connections of their own and are never blocked (WAL). Several
 //! processes may use one store: a writer waits for the other up to [`BUSY`].
 //!
-//! Errors: `Stop` when the file is damaged, full or not writable; `Retry` when another process held the write
-//! lock too long.
+//! Errors: `Stop` when the file is damaged; `Stop` with a time to try again when the disk is full or not
+//! writable, which may pass; `Retry` when another process held the write lock too long.
 //!
 //! *Invariant:* every write is one transaction, so a process killed at any moment leaves no half-written
 //! state.
 
+mod checkpoint;
+pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod layers;
 pub(crate) mod listed;
@@ -34,6 +36,8 @@ use crate::time::Timestamp;
 
 /// How long to wait for another process's write; theirs are short.
 const BUSY: Duration = Duration::from_secs(60);
+/// How long to wait before a disk that could not be written is tried again.
+const PROBE: Duration = Duration::from_secs(2);
 /// Name of the file in the data directory.
 const FILE: &str = "crowsnest.db";
 
@@ -126,8 +130,43 @@ impl Store {
         run().map_err(|err| self.error(&err))
     }
 
-    /// Runs `work` on a connection of its own, seeing one state of the store.
+    /// Runs `work` in one write transaction that is on the disk when this returns, so that not even a power cut
+    /// takes it back.
+    fn write_durably<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = || {
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        let result = run();
+        let reset = connection.pragma_update(None, "synchronous", "NORMAL");
+        result
+            .and_then(|value| reset.map(|()| value))
+            .map_err(|err| self.error(&err))
+    }
+
+    /// Runs `work` seeing one state of the store.
     fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.on_own_connection(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let value = work(&transaction)?;
+            transaction.finish()?;
+            Ok(value)
+        })
+    }
+
+    /// Runs `work` on a connection beside the writer's.
+    fn on_own_connection<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         let pooled = self
             .readers
             .lock()
@@ -140,13 +179,7 @@ impl Store {
                 OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
             )?,
         };
-        let run = || {
-            let transaction = connection.unchecked_transaction()?;
-            let value = work(&transaction)?;
-            transaction.finish()?;
-            Ok(value)
-        };
-        let value = run().map_err(|err| self.error(&err))?;
+        let value = work(&connection).map_err(|err| self.error(&err))?;
         self.readers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -196,7 +229,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // A killed process loses nothing; only a power cut may cost the last passes, which are repeated.
+        // A killed process loses nothing; only a power cut may cost the last passes, which are repeated. What
+        // must survive that too is written by `write_durably`.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -218,13 +252,17 @@ fn store_error(err: &rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Error::new(Kind::Retry, "another process is writing for too long")
         }
-        Some(ErrorCode::DiskFull) => {
-            Error::stop("the disk is full").hint("free some space; nothing was damaged")
-        }
+        Some(ErrorCode::DiskFull) => Error::stop("the disk is full")
+            .hint("free some space; nothing was damaged")
+            .after(PROBE),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             Error::stop(err)
                 .hint("the data directory must be writable; choose another with --data-dir")
+                .after(PROBE)
         }
+        Some(ErrorCode::SystemIoFailure) => Error::stop(err)
+            .hint("the disk reports errors; nothing half-written is used")
+            .after(PROBE),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::stop(err).hint(
             "move the file away and run again: everything in it can be read from the registries",
         ),

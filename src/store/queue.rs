@@ -1,18 +1,26 @@
 //! The queue: images to be read, as rows that survive the process.
 //!
-//! A process takes jobs under a lease that names it. A lease ends when the job does, when its time is up, or at
-//! once when its process is known to be gone from this machine.
+//! A process takes jobs under a lease that names it. A lease ends when the job does, or when its process is
+//! known to be gone. Where that cannot be known (a store shared by containers that do not see each other's
+//! processes) it ends when it was not renewed for a while.
 
 use rusqlite::{OptionalExtension, params};
 
-use super::tags::TagId;
+use super::tags::{Lane, TagId};
 use super::{Store, moment};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Repository, Tag};
 use crate::time::Timestamp;
 
-/// How long a job stays with a process that does not renew it.
-const LEASE_MS: i64 = 120_000;
+/// How long a job stays with a process that does not renew it and cannot be seen.
+pub(super) const LEASE_MS: i64 = 120_000;
+/// Processes that ended over a job after which it is only taken while nothing else is under way: the next one
+/// that ends will tell whether it was this job.
+const SUSPECT_STARTS: u32 = 3;
+/// Processes that ended over a job after which it is given up.
+const MAX_STARTS: u32 = 8;
+/// No try waits longer than this; what seems to was planned before the clock was set back.
+const LONGEST_WAIT_MS: i64 = 25 * 3_600_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JobId(i64);
@@ -31,6 +39,17 @@ pub(crate) struct Job {
     pub(crate) digest: Digest,
     /// Tries before this one.
     pub(crate) attempts: u32,
+    /// Processes that took it before and ended over it.
+    pub(crate) starts: u32,
+    pub(crate) lane: Lane,
+}
+
+/// What to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    Any(Lane),
+    /// One that processes ended over, for a process that does nothing else.
+    Suspect,
 }
 
 /// A job that failed or waits to be tried again.
@@ -59,10 +78,22 @@ pub(crate) struct QueueState {
     pub(crate) failed: u64,
 }
 
-/// Who holds leases: the process and the moment it started, so that a reused process number is another one.
+/// Who holds leases: the process, the moment it started, so that a reused process number is another one, and
+/// the namespace in which the number counts.
 pub(crate) fn this_process() -> String {
     let pid = std::process::id();
-    format!("{pid}:{}", start_of(pid).unwrap_or_default())
+    format!(
+        "{pid}:{}:{}",
+        start_of(pid).unwrap_or_default(),
+        namespace()
+    )
+}
+
+/// The name of this machine's boot and of the process namespace; empty where there is none.
+fn namespace() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let pids = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{}/{}", boot.trim(), pids.display())
 }
 
 /// The start time of a process in clock ticks: field 22 of `stat` in proc(5). `None` when it is gone, or has
@@ -77,69 +108,167 @@ fn start_of(pid: u32) -> Option<u64> {
     }
 }
 
-/// Whether the owner of a lease runs on this machine.
-fn lives(owner: &str) -> bool {
-    owner
-        .split_once(':')
-        .and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse::<u64>().ok()?)))
-        .is_some_and(|(pid, start)| start_of(pid) == Some(start))
+/// Whether the owner of a lease runs; `None` when that cannot be seen from here.
+fn lives(owner: &str) -> Option<bool> {
+    let mut parts = owner.splitn(3, ':');
+    let (pid, start) = (
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse::<u64>().ok()?,
+    );
+    if parts.next()? != namespace() {
+        return None;
+    }
+    Some(start_of(pid) == Some(start))
 }
 
 impl Store {
-    /// Frees the jobs of processes that ended without doing so.
-    pub(crate) fn release_orphans(&self) -> Result<u64> {
+    /// Frees the jobs and events of processes that ended without doing so, and gives up jobs over which too
+    /// many ended. Waits that no try can have are from before the clock was set back, and end.
+    pub(crate) fn recover(&self) -> Result<()> {
         let now = Timestamp::now().as_millis();
+        let owners: Vec<String> = self.read(|db| {
+            db.prepare_cached(
+                "SELECT lease_owner FROM job WHERE lease_owner IS NOT NULL
+                 UNION SELECT lease_owner FROM event WHERE lease_owner IS NOT NULL",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect()
+        })?;
         self.write(|db| {
-            let mut owners = db.prepare_cached(
-                "SELECT DISTINCT lease_owner FROM job WHERE lease_owner IS NOT NULL",
-            )?;
-            let owners: Vec<String> = owners
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            let mut n_freed = 0;
             for owner in owners {
-                let is_gone = !lives(&owner);
-                n_freed += db.execute(
-                    "UPDATE job SET lease_owner = NULL, lease_until = 0
-                     WHERE lease_owner = ?1 AND (?2 OR lease_until < ?3)",
-                    params![owner, is_gone, now],
+                let is_gone = match lives(&owner) {
+                    Some(true) => continue,
+                    Some(false) => true,
+                    None => false,
+                };
+                // A lease that ends later than any can was given before the clock was set back.
+                let is_over = "(?2 OR lease_until < ?3 OR lease_until > ?3 + 2 * ?4)";
+                for table in ["job", "event"] {
+                    db.execute(
+                        &format!(
+                            "UPDATE {table} SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1 AND {is_over}"
+                        ),
+                        params![owner, is_gone, now, LEASE_MS],
+                    )?;
+                }
+            }
+            for table in ["job", "event"] {
+                db.execute(
+                    &format!("UPDATE {table} SET next_try = 0 WHERE next_try > ?1 + ?2"),
+                    [now, LONGEST_WAIT_MS],
                 )?;
             }
-            Ok(n_freed as u64)
+            db.execute(
+                "UPDATE job SET state = 'failed', is_final = 1, hint = ?2,
+                        error = 'crowsnest was ended ' || starts || ' times while it read this image'
+                 WHERE starts >= ?1 AND state = 'ready' AND lease_owner IS NULL",
+                params![
+                    MAX_STARTS,
+                    "look for what ended it (memory?), then: crowsnest retry"
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Lets all waits end so much earlier, since the clock was set back.
+    pub(crate) fn clock_was_set_back(&self, by_ms: i64) -> Result<()> {
+        self.write(|db| {
+            for table in ["job", "event"] {
+                db.execute(
+                    &format!(
+                        "UPDATE {table} SET next_try = max(0, next_try - ?1) WHERE next_try > 0"
+                    ),
+                    [by_ms],
+                )?;
+            }
+            Ok(())
         })
     }
 
     /// Gives failed jobs another chance, except those that no try can change.
     pub(crate) fn retry_failed(&self) -> Result<u64> {
-        let now = Timestamp::now().as_millis();
         self.write(|db| {
             let n = db.execute(
-                "UPDATE job SET state = 'ready', attempts = 0, next_try = ?1 WHERE state = 'failed' AND is_final = 0",
-                [now],
+                "UPDATE job SET state = 'ready', attempts = 0, next_try = 0 WHERE state = 'failed' AND is_final = 0",
+                [],
             )?;
             Ok(n as u64)
         })
     }
 
-    /// Takes up to `n` jobs of `sources` that are due, oldest first.
-    pub(crate) fn take_jobs(&self, owner: &str, sources: &[String], n: usize) -> Result<Vec<Job>> {
+    /// The same for one source, which can be reached again; what waits for its next try need not wait.
+    pub(crate) fn retry_source(&self, source: &str) -> Result<u64> {
+        self.write(|db| {
+            let n = db.execute(
+                "UPDATE job SET state = 'ready', attempts = 0, next_try = 0
+                 WHERE is_final = 0 AND (state = 'failed' OR attempts > 0) AND tag_id IN (
+                     SELECT tag.id FROM tag JOIN repository r ON r.id = repository_id
+                     JOIN source s ON s.id = source_id WHERE s.name = ?1)",
+                [source],
+            )?;
+            db.execute(
+                "UPDATE event SET next_try = 0 WHERE source_id = (SELECT id FROM source WHERE name = ?1)",
+                [source],
+            )?;
+            Ok(n as u64)
+        })
+    }
+
+    /// Takes up to `n` jobs of `sources` that are due, oldest first. Writes nothing when there is none.
+    pub(crate) fn take_jobs(
+        &self,
+        owner: &str,
+        sources: &[String],
+        take: Take,
+        n: usize,
+    ) -> Result<Vec<Job>> {
         let now = Timestamp::now().as_millis();
         let sources = serde_json::json!(sources).to_string();
+        let (lanes, n, starts) = match take {
+            Take::Any(lane) => (lane.number()..=lane.number(), n, 0..=SUSPECT_STARTS - 1),
+            Take::Suspect => (0..=1, n.min(1), SUSPECT_STARTS..=MAX_STARTS),
+        };
+        let due =
+            "state = 'ready' AND lane BETWEEN ?5 AND ?6 AND next_try <= ?1 AND lease_owner IS NULL
+                   AND starts BETWEEN ?3 AND ?4";
+        let bounds = params![
+            now,
+            sources,
+            starts.start(),
+            starts.end(),
+            lanes.start(),
+            lanes.end()
+        ];
+        let is_any = self.read(|db| {
+            db.prepare_cached(&format!(
+                "SELECT 1 FROM job WHERE {due} AND ?2 <> '' LIMIT 1"
+            ))?
+            .exists(bounds)
+        })?;
+        if !is_any {
+            return Ok(Vec::new());
+        }
         let rows = self.write(|db| {
-            let mut query = db.prepare_cached(
-                "UPDATE job SET lease_owner = ?1, lease_until = ?2 + ?3 WHERE id IN (
+            let mut query = db.prepare_cached(&format!(
+                "UPDATE job SET lease_owner = ?7, lease_until = ?1 + ?8, starts = starts + 1 WHERE id IN (
                      SELECT job.id FROM job JOIN tag ON tag.id = tag_id JOIN repository r ON r.id = repository_id
                      JOIN source s ON s.id = source_id
-                     WHERE state = 'ready' AND next_try <= ?2 AND lease_until < ?2
-                       AND s.name IN (SELECT value FROM json_each(?4))
-                     ORDER BY next_try, job.id LIMIT ?5)
-                 RETURNING id",
-            )?;
+                     WHERE {due} AND s.name IN (SELECT value FROM json_each(?2))
+                     ORDER BY lane, next_try, job.id LIMIT ?9)
+                 RETURNING id"
+            ))?;
             let ids: Vec<i64> = query
-                .query_map(params![owner, now, LEASE_MS, sources, n], |row| row.get(0))?
+                .query_map(
+                    params![
+                        now, sources, starts.start(), starts.end(), lanes.start(), lanes.end(), owner, LEASE_MS, n
+                    ],
+                    |row| row.get(0),
+                )?
                 .collect::<rusqlite::Result<_>>()?;
             let mut read = db.prepare_cached(
-                "SELECT job.id, tag_id, s.name, r.name, r.shown, tag.name, tag.digest, attempts
+                "SELECT job.id, tag_id, s.name, r.name, r.shown, tag.name, tag.digest, attempts,
+                        starts - 1, lane
                  FROM job JOIN tag ON tag.id = tag_id JOIN repository r ON r.id = repository_id
                  JOIN source s ON s.id = source_id WHERE job.id = ?1",
             )?;
@@ -147,6 +276,7 @@ impl Store {
                 Ok((
                     (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?),
                     (row.get::<_, String>(4)?, row.get::<_, String>(5)?, row.get::<_, String>(6)?, row.get::<_, u32>(7)?),
+                    (row.get::<_, u32>(8)?, row.get::<_, u8>(9)?),
                 ))
             };
             let mut rows = ids.iter().map(|id| read.query_row([id], row)).collect::<rusqlite::Result<Vec<_>>>()?;
@@ -155,7 +285,11 @@ impl Store {
         })?;
         rows.into_iter()
             .map(
-                |((id, tag_id, source, repository), (shown, tag, digest, attempts))| {
+                |(
+                    (id, tag_id, source, repository),
+                    (shown, tag, digest, attempts),
+                    (starts, lane),
+                )| {
                     Ok(Job {
                         id: JobId(id),
                         tag_id: TagId(tag_id),
@@ -165,6 +299,12 @@ impl Store {
                         tag: tag.parse()?,
                         digest: digest.parse()?,
                         attempts,
+                        starts,
+                        lane: if lane == 0 {
+                            Lane::Pushed
+                        } else {
+                            Lane::Backfill
+                        },
                     })
                 },
             )
@@ -175,22 +315,34 @@ impl Store {
     pub(crate) fn renew_leases(&self, owner: &str) -> Result<()> {
         let until = Timestamp::now().as_millis() + LEASE_MS;
         self.write(|db| {
-            db.execute(
-                "UPDATE job SET lease_until = ?2 WHERE lease_owner = ?1",
-                params![owner, until],
-            )
-        })?;
-        Ok(())
+            for table in ["job", "event"] {
+                db.execute(
+                    &format!("UPDATE {table} SET lease_until = ?2 WHERE lease_owner = ?1"),
+                    params![owner, until],
+                )?;
+            }
+            Ok(())
+        })
     }
 
-    /// Gives back everything that this process holds.
+    /// Gives back everything that this process holds, as if it had not been taken.
     pub(crate) fn release_leases(&self, owner: &str) -> Result<()> {
         self.write(|db| {
             db.execute(
-                "UPDATE job SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1",
+                "UPDATE job SET lease_owner = NULL, lease_until = 0, starts = max(0, starts - 1) WHERE lease_owner = ?1",
                 [owner],
-            )
-        })?;
+            )?;
+            db.execute(
+                "UPDATE event SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1",
+                [owner],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Notes that a job over which processes ended got further than before.
+    pub(crate) fn job_progressed(&self, job: JobId) -> Result<()> {
+        self.write(|db| db.execute("UPDATE job SET starts = 1 WHERE id = ?1", [job.0]))?;
         Ok(())
     }
 
@@ -203,7 +355,7 @@ impl Store {
             )?;
             if n == 0 {
                 db.execute(
-                    "UPDATE job SET lease_owner = NULL, lease_until = 0 WHERE id = ?1",
+                    "UPDATE job SET lease_owner = NULL, lease_until = 0, starts = 0 WHERE id = ?1",
                     [job.id.0],
                 )?;
             }
@@ -222,7 +374,8 @@ impl Store {
         self.write(|db| {
             db.execute(
                 "UPDATE job SET state = CASE WHEN ?2 IS NULL THEN 'failed' ELSE 'ready' END, next_try = coalesce(?2, next_try),
-                        attempts = attempts + 1, error = ?3, hint = ?4, is_final = ?5, lease_owner = NULL, lease_until = 0
+                        attempts = attempts + 1, error = ?3, hint = ?4, is_final = ?5, starts = 0,
+                        lease_owner = NULL, lease_until = 0
                  WHERE id = ?1",
                 params![
                     job.id.0,
@@ -238,13 +391,20 @@ impl Store {
 
     /// The digest that the tag of a job points to now.
     pub(crate) fn move_tag(&self, tag: TagId, digest: &Digest) -> Result<()> {
+        let now = Timestamp::now().as_millis();
         self.write(|db| {
             db.execute(
-                "UPDATE tag SET digest = ?2, changed_at = ?3 WHERE id = ?1 AND digest <> ?2",
-                params![tag.0, digest.as_str(), Timestamp::now().as_millis()],
-            )
-        })?;
-        Ok(())
+                "INSERT OR IGNORE INTO tag_history SELECT id, digest, changed_at, ?3 FROM tag
+                 WHERE id = ?1 AND digest <> ?2",
+                params![tag.0, digest.as_str(), now],
+            )?;
+            db.execute(
+                "UPDATE tag SET digest = ?2, changed_at = ?3, change_no = (SELECT max(change_no) + 1 FROM tag)
+                 WHERE id = ?1 AND digest <> ?2",
+                params![tag.0, digest.as_str(), now],
+            )?;
+            Ok(())
+        })
     }
 
     /// When the next job of `sources` that nobody holds is due; `None` when there is none.
@@ -254,29 +414,28 @@ impl Store {
             db.prepare_cached(
                 "SELECT min(next_try) AS due FROM job JOIN tag ON tag.id = tag_id
                  JOIN repository r ON r.id = repository_id JOIN source s ON s.id = source_id
-                 WHERE state = 'ready' AND lease_until < ?2 AND s.name IN (SELECT value FROM json_each(?1))",
+                 WHERE state = 'ready' AND lease_owner IS NULL AND s.name IN (SELECT value FROM json_each(?1))",
             )?
-            .query_row(params![sources, Timestamp::now().as_millis()], |row| moment(row, "due"))
+            .query_row([sources], |row| moment(row, "due"))
             .optional()
             .map(Option::flatten)
         })
     }
 
     pub(crate) fn queue_state(&self) -> Result<QueueState> {
-        let now = Timestamp::now().as_millis();
         self.read(|db| {
             let mut query = db.prepare_cached(
-                "SELECT state, CASE WHEN lease_until >= ?1 THEN lease_owner END AS owner, attempts > 0 AS is_retried,
+                "SELECT state, lease_owner AS owner, attempts > 0 AS is_retried,
                         count(*) FROM job GROUP BY 1, 2, 3",
             )?;
-            let mut rows = query.query([now])?;
+            let mut rows = query.query([])?;
             let mut state = QueueState::default();
             while let Some(row) = rows.next()? {
                 let (name, owner): (String, Option<String>) = (row.get(0)?, row.get(1)?);
                 let (is_retried, n): (bool, u64) = (row.get(2)?, row.get(3)?);
                 if name == "failed" {
                     state.failed += n;
-                } else if owner.is_some_and(|owner| lives(&owner)) {
+                } else if owner.is_some_and(|owner| lives(&owner) != Some(false)) {
                     state.running += n;
                 } else {
                     state.waiting += n;
@@ -345,17 +504,21 @@ mod tests {
 
     #[test]
     fn a_lease_ends_with_its_process() {
-        assert!(lives(&this_process()));
+        assert_eq!(lives(&this_process()), Some(true));
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let owner = format!("{}:{}", child.id(), start_of(child.id()).unwrap_or(0));
+        let start = start_of(child.id()).unwrap_or(0);
+        let owner = format!("{}:{start}:{}", child.id(), namespace());
         // Until it is waited for, an ended process is still in /proc.
         while std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
             .is_ok_and(|stat| !stat.contains(") Z"))
         {
             std::thread::yield_now();
         }
-        assert!(!lives(&owner));
+        assert_eq!(lives(&owner), Some(false));
         child.wait().unwrap();
-        assert!(!lives(&owner) && !lives("1:1") && !lives("x"));
+        assert_eq!(lives(&owner), Some(false));
+        assert_eq!(lives(&format!("1:1:{}", namespace())), Some(false));
+        assert_eq!(lives("1:1:elsewhere"), None);
+        assert_eq!(lives("x"), None);
     }
 }

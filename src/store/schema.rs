@@ -165,6 +165,45 @@ const STEPS: &[&str] = &["
         created_at INTEGER NOT NULL
     );
     CREATE INDEX job_next ON job (state, next_try);
+    ",
+    "
+    -- Pushed images go before those that exist already.
+    ALTER TABLE job ADD COLUMN lane INTEGER NOT NULL DEFAULT 1 CHECK (lane IN (0, 1));
+    -- How many processes took the job and ended before they were done with it.
+    ALTER TABLE job ADD COLUMN starts INTEGER NOT NULL DEFAULT 0;
+    -- What waits for nothing is due at 0, whatever the clock says.
+    UPDATE job SET next_try = 0 WHERE attempts = 0;
+    DROP INDEX job_next;
+    CREATE INDEX job_next ON job (state, lane, next_try);
+    -- Grows with every change, so that a listing can tell what is younger than its start without a clock.
+    ALTER TABLE tag ADD COLUMN change_no INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX tag_change ON tag (change_no);
+    -- What tags pointed to before.
+    CREATE TABLE tag_history (
+        tag_id INTEGER NOT NULL REFERENCES tag,
+        digest TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        PRIMARY KEY (tag_id, until, digest)
+    ) WITHOUT ROWID;
+    CREATE INDEX tag_history_digest ON tag_history (digest);
+    -- Accepted webhooks: images that may have changed, one row each. A row goes when the image was looked at.
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY,
+        source_id INTEGER NOT NULL REFERENCES source,
+        repository TEXT NOT NULL,
+        tag TEXT NOT NULL,
+        is_delete INTEGER NOT NULL,           -- of the last one
+        n_received INTEGER NOT NULL DEFAULT 1,
+        received_at INTEGER NOT NULL,         -- the first one
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_try INTEGER NOT NULL DEFAULT 0,
+        error TEXT,
+        lease_owner TEXT,
+        lease_until INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (source_id, repository, tag)
+    );
+    CREATE INDEX event_next ON event (next_try, id) WHERE lease_owner IS NULL;
     "];
 
 /// Brings the schema up to date. Errors (`Stop`) when a newer version of the program made the store.

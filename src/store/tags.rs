@@ -54,12 +54,66 @@ pub(crate) enum Record {
     Only,
 }
 
+impl Record {
+    /// For the log.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Record::All(_) => "all",
+            Record::Changes(_) => "changes",
+            Record::Only => "only",
+        }
+    }
+}
+
+/// Which of two queues a job waits in: the first is always empty before the second is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// Just pushed.
+    Pushed,
+    /// There already.
+    Backfill,
+}
+
+impl Lane {
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Lane::Pushed => 0,
+            Lane::Backfill => 1,
+        }
+    }
+}
+
+/// Who told of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The first listing ever of its source.
+    FirstListing,
+    Listing,
+    /// A webhook: somebody has just pushed it.
+    Event,
+}
+
+impl Told {
+    /// The lane of the tag's image: what was there before the first listing, or was only remembered, can wait.
+    pub(super) fn lane(self, known: Option<&Known>, digest: &Digest) -> Lane {
+        let is_remembered = known.is_some_and(|known| known.digest == digest.as_str());
+        match self {
+            Told::Event => Lane::Pushed,
+            Told::Listing if !is_remembered => Lane::Pushed,
+            Told::Listing | Told::FirstListing => Lane::Backfill,
+        }
+    }
+}
+
 /// A tag to be written.
 pub(super) struct Change {
     pub(super) repository: String,
     pub(super) shown: String,
     pub(super) tag: String,
     pub(super) digest: String,
+    /// Whether the tag has a row, so that what it pointed to is history now.
+    pub(super) is_known: bool,
+    pub(super) lane: Lane,
 }
 
 impl Store {
@@ -130,7 +184,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the source was ever listed to the end.
+    /// Whether the source has ever been listed, be it in part.
     pub(crate) fn was_listed(&self, source: SourceId) -> Result<bool> {
         self.read(|db| {
             db.query_row(
@@ -178,33 +232,90 @@ impl Store {
     }
 
     /// Notes the digest that a tag was found to have, outside of a listing. Returns what it was before.
+    /// After an event, an image that waits is moved to the front, and one that failed is tried again.
     pub(crate) fn see_tag(
         &self,
         source: SourceId,
-        repository: &Repository,
-        shown: &str,
-        tag: &Tag,
-        digest: &Digest,
+        found: &Found<'_>,
         record: &Record,
+        told: Told,
     ) -> Result<Seen> {
-        let seen = self.look_up(source, repository, tag, digest, record)?;
-        if matches!(seen, Seen::New | Seen::Moved) {
-            let change = Change {
-                repository: repository.to_string(),
-                shown: shown.to_owned(),
-                tag: tag.to_string(),
-                digest: digest.to_string(),
-            };
-            self.write(|db| save(db, source, &[change], record))?;
+        let known =
+            self.read(
+                |db| match repository_id(db, source, found.repository.as_str())? {
+                    Some(id) => known_tag(db, id, found.tag.as_str(), record),
+                    None => Ok(None),
+                },
+            )?;
+        let seen = judge(known.as_ref(), Some(found.digest), record);
+        match seen {
+            Seen::New | Seen::Moved => {
+                let change = Change {
+                    repository: found.repository.to_string(),
+                    shown: found.shown.to_owned(),
+                    tag: found.tag.to_string(),
+                    digest: found.digest.to_string(),
+                    is_known: known.is_some(),
+                    lane: told.lane(known.as_ref(), found.digest),
+                };
+                self.write(|db| save(db, source, &[change], record))?;
+            }
+            Seen::Open if told == Told::Event => {
+                let id = known.map_or(0, |known| known.id);
+                self.write(|db| {
+                    db.execute(
+                        "UPDATE job SET lane = 0, state = CASE WHEN is_final THEN state ELSE 'ready' END,
+                                attempts = CASE WHEN state = 'failed' THEN 0 ELSE attempts END, next_try = 0
+                         WHERE tag_id = ?1 AND lease_owner IS NULL",
+                        [id],
+                    )
+                })?;
+            }
+            Seen::Open | Seen::Unchanged | Seen::Unknown => {}
         }
         Ok(seen)
     }
+
+    /// Notes that a tag is not there any more. Returns whether it was known and there.
+    pub(crate) fn tag_is_gone(
+        &self,
+        source: SourceId,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<bool> {
+        let now = Timestamp::now().as_millis();
+        self.write(|db| {
+            let Some(repository_id) = repository_id(db, source, repository.as_str())? else {
+                return Ok(false);
+            };
+            let gone: Option<i64> = db
+                .prepare_cached(
+                    "UPDATE tag SET gone_at = ?3, change_no = (SELECT max(change_no) + 1 FROM tag)
+                     WHERE repository_id = ?1 AND name = ?2 AND gone_at IS NULL RETURNING id",
+                )?
+                .query_row(params![repository_id, tag.as_str(), now], |row| row.get(0))
+                .optional()?;
+            if let Some(id) = gone {
+                db.execute("DELETE FROM job WHERE tag_id = ?1", [id])?;
+            }
+            Ok(gone.is_some())
+        })
+    }
+}
+
+/// A tag and the digest that it was found to have.
+pub(crate) struct Found<'a> {
+    pub(crate) repository: &'a Repository,
+    /// The repository as users name it.
+    pub(crate) shown: &'a str,
+    pub(crate) tag: &'a Tag,
+    pub(crate) digest: &'a Digest,
 }
 
 /// A tag's row and what became of it.
 pub(super) struct Known {
     pub(super) id: i64,
-    digest: String,
+    pub(super) digest: String,
     is_gone: bool,
     has_job: bool,
     /// The platforms for which everything behind the digest was read; `None` when it was not.
@@ -281,16 +392,24 @@ pub(super) fn save(
         "INSERT INTO repository (source_id, name, shown) VALUES (?1, ?2, ?3)
          ON CONFLICT (source_id, name) DO UPDATE SET shown = excluded.shown RETURNING id",
     )?;
+    let change_no: i64 = db
+        .prepare_cached("SELECT coalesce(max(change_no), 0) + 1 FROM tag")?
+        .query_row([], |row| row.get(0))?;
+    let mut history = db.prepare_cached(
+        "INSERT OR IGNORE INTO tag_history SELECT id, digest, changed_at, coalesce(gone_at, ?4) FROM tag
+         WHERE repository_id = ?1 AND name = ?2 AND digest <> ?3",
+    )?;
     let mut tag = db.prepare_cached(
-        "INSERT INTO tag (repository_id, name, digest, first_seen, changed_at) VALUES (?1, ?2, ?3, ?4, ?4)
-         ON CONFLICT (repository_id, name) DO UPDATE
-         SET digest = excluded.digest, changed_at = excluded.changed_at, gone_at = NULL RETURNING id",
+        "INSERT INTO tag (repository_id, name, digest, first_seen, changed_at, change_no)
+         VALUES (?1, ?2, ?3, ?4, ?4, ?5)
+         ON CONFLICT (repository_id, name) DO UPDATE SET digest = excluded.digest,
+             changed_at = excluded.changed_at, change_no = excluded.change_no, gone_at = NULL RETURNING id",
     )?;
     // A tag that moved starts anew, whatever happened to the image it pointed to before.
     let mut job = db.prepare_cached(
-        "INSERT INTO job (tag_id, state, next_try, created_at) VALUES (?1, 'ready', ?2, ?2)
-         ON CONFLICT (tag_id) DO UPDATE
-         SET state = 'ready', is_final = 0, attempts = 0, next_try = excluded.next_try, error = NULL, hint = NULL",
+        "INSERT INTO job (tag_id, state, next_try, created_at, lane) VALUES (?1, 'ready', 0, ?2, ?3)
+         ON CONFLICT (tag_id) DO UPDATE SET state = 'ready', is_final = 0, attempts = 0, starts = 0,
+             next_try = 0, error = NULL, hint = NULL, lane = min(lane, excluded.lane)",
     )?;
     let mut ids = Vec::with_capacity(changes.len());
     for change in changes {
@@ -298,12 +417,15 @@ pub(super) fn save(
             .query_row(params![source.0, change.repository, change.shown], |row| {
                 row.get(0)
             })?;
+        if change.is_known {
+            history.execute(params![repository_id, change.tag, change.digest, now])?;
+        }
         let tag_id: i64 = tag.query_row(
-            params![repository_id, change.tag, change.digest, now],
+            params![repository_id, change.tag, change.digest, now, change_no],
             |row| row.get(0),
         )?;
         if *record != Record::Only {
-            job.execute(params![tag_id, now])?;
+            job.execute(params![tag_id, now, change.lane.number()])?;
         }
         ids.push(tag_id);
     }

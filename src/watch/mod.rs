@@ -1,33 +1,38 @@
 //! The pipeline: tags of sources become jobs, jobs become images in the store.
 //!
 //! In: [`Plan`], what the user asked for. Out: [`Outcome`]. Every thread starts in [`run`], named, inside one
-//! scope: `signals` waits for SIGINT and SIGTERM, `refresh` lists the sources, `digest-N` help with long layers, `worker-1..N` read images and layers, and the calling thread takes due
-//! jobs out of the store, feeds the workers, shows progress and decides when the end is reached.
+//! scope: `signals` waits for signals, `refresh-N` list the sources, `digest-N` help with long layers,
+//! `worker-1..N` read images and layers, `express` only those that were just pushed, `housekeeper` keeps the store
+//! small, each [`Service`] runs on its own, and the calling thread takes due events and jobs out of the store,
+//! feeds the workers, shows progress and decides when the end is reached.
 //!
-//! A change is a row in the store before anybody works on it; the channel carries copies of rows. Whatever
+//! A change is a row in the store before anybody works on it; the channels carry copies of rows. Whatever
 //! fails, fails one image: errors are noted with the job, a panic counts as one. Only an error of kind `Stop`
-//! (the store cannot be written) ends everything.
+//! (the store cannot be written) concerns everything: a single pass ends, a watch waits until it can go on.
 //!
 //! *Invariant:* no lock is held over a socket, and a worker never waits for another.
 
 mod assemble;
 pub(crate) mod dry_run;
-
+mod feed;
+mod inbox;
+mod look;
 mod progress;
 mod refresh;
 mod resolve;
 mod shared;
+mod systemd;
 mod worker;
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use crossbeam_channel::bounded;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::ecosystem;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::Http;
 use crate::image::Platform;
 use crate::layer::spare::{self, Spare};
@@ -37,14 +42,14 @@ use crate::stop::Stop;
 use crate::store::queue::this_process;
 use crate::store::tags::Record;
 use crate::store::{Store, Wish};
-use crate::time::Timestamp;
+pub(crate) use inbox::{Inbox, Service};
 pub(crate) use progress::{Summary, megabytes};
-use shared::{Layer, Shared, Work};
+use shared::{Inputs, LayerSenders, Outputs, Shared};
+use systemd::Manager;
+use worker::Serves;
 
-/// How often the calling thread looks around.
+/// How often a thread that waits looks around.
 const TICK: Duration = Duration::from_millis(100);
-/// How often leases are renewed; they last longer.
-const RENEW: Duration = Duration::from_secs(30);
 /// Layers that wait for a worker; one more is read by whoever asks for it.
 const LAYER_QUEUE: usize = 256;
 
@@ -62,6 +67,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) max_layer_bytes: u64,
     /// Whether layers are read; else images are only recorded.
     pub(crate) with_sbom: bool,
+    /// How long what is gone is kept; `None` for ever.
+    pub(crate) keep: Option<Duration>,
+    /// Looks at the user's credentials anew. Errors are logged, and the old ones stay.
+    pub(crate) reload: &'a (dyn Fn() -> Result<()> + Sync),
 }
 
 impl Plan<'_> {
@@ -116,38 +125,60 @@ pub(crate) struct Outcome {
     pub(crate) source_names: Vec<String>,
 }
 
-/// Runs the pipeline to its end, or until `stop`.
+/// Runs the pipeline to its end, or until `stop`, and `services` beside it.
 /// Errors: `Stop` when the store fails; `Tell` or `Retry` when no source could be listed in a single pass.
-pub(crate) fn run(plan: &Plan<'_>, log: &Log, stop: &Stop) -> Result<Outcome> {
+pub(crate) fn run(
+    plan: &Plan<'_>,
+    services: Vec<Service<'_>>,
+    log: &Log,
+    stop: &Stop,
+) -> Result<Outcome> {
     let owner = this_process();
-    plan.store.release_orphans()?;
+    plan.store.recover()?;
     // A new run is a new chance: the user may have mended what was wrong.
     plan.store.retry_failed()?;
-    let (work_sender, work) = bounded::<Work>(2 * plan.n_workers);
-    let (layer_sender, layers) = bounded::<Layer>(LAYER_QUEUE);
     let n_processors = thread::available_parallelism().map_or(1, usize::from);
     let (spare, digests) = Spare::new(n_processors);
-    let shared = Shared::new(plan, log, stop, layer_sender, spare)?;
-    let mut signals = Signals::new([SIGINT, SIGTERM])
+    let (backfill, layers) = bounded(LAYER_QUEUE);
+    let (pushed, pushed_layers) = bounded(LAYER_QUEUE);
+    let layer_senders = LayerSenders { pushed, backfill };
+    let shared = Shared::new(plan, log, stop, layer_senders, spare)?;
+    let (pushed, pushed_work) = bounded(2 * plan.n_workers);
+    let (images, image_work) = bounded(2 * plan.n_workers);
+    let (check_sender, checks) = bounded(2 * plan.n_workers);
+    let outputs = Outputs { pushed, images };
+    let inputs = Inputs {
+        pushed_layers,
+        pushed: pushed_work,
+        layers,
+        checks,
+        images: image_work,
+    };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|err| Error::stop(format_args!("signals: {err}")))?;
     let no_more_signals = signals.handle();
+    let mut manager = Manager::of_environment();
     let result = thread::scope(|scope| -> Result<()> {
-        // Checks and jobs end up on one channel; its last sender is dropped before the scope joins.
-        let checks = work_sender.clone();
         let named = |name: String| thread::Builder::new().name(name);
         let cannot =
             |err: std::io::Error| Error::stop(format_args!("cannot start a thread: {err}"));
+        let (shared, inputs) = (&shared, &inputs);
         let start = || -> Result<()> {
             named("signals".to_owned())
-                .spawn_scoped(scope, || obey(&mut signals, log, stop, plan.http))
+                .spawn_scoped(scope, || obey(&mut signals, shared))
                 .map_err(cannot)?;
-            named("refresh".to_owned())
-                .spawn_scoped(scope, || refresh::run(&shared, checks))
-                .map_err(cannot)?;
-            for n in 1..=plan.n_workers {
-                let (shared, work, layers) = (&shared, work.clone(), layers.clone());
-                named(format!("worker-{n}"))
-                    .spawn_scoped(scope, move || worker::run(shared, &work, &layers))
+            for at in 0..plan.sources.len() {
+                let checks = check_sender.clone();
+                named(format!("refresh-{}", at + 1))
+                    .spawn_scoped(scope, move || refresh::run(shared, at, &checks))
+                    .map_err(cannot)?;
+            }
+            let workers = (1..=plan.n_workers).map(|n| (format!("worker-{n}"), Serves::All));
+            let express =
+                Some(("express".to_owned(), Serves::Pushed)).filter(|_| plan.mode != Mode::Once);
+            for (name, serves) in workers.chain(express) {
+                named(name)
+                    .spawn_scoped(scope, move || worker::run(shared, inputs, serves))
                     .map_err(cannot)?;
             }
             // One processor is with the layer itself.
@@ -157,9 +188,19 @@ pub(crate) fn run(plan: &Plan<'_>, log: &Log, stop: &Stop) -> Result<Outcome> {
                     .spawn_scoped(scope, move || spare::serve(&digests))
                     .map_err(cannot)?;
             }
+            named("housekeeper".to_owned())
+                .spawn_scoped(scope, || housekeeping(shared))
+                .map_err(cannot)?;
+            for service in services {
+                named(service.name)
+                    .spawn_scoped(scope, move || (service.run)(&Inbox { shared }))
+                    .map_err(cannot)?;
+            }
+            manager.ready();
             Ok(())
         };
-        let result = start().and_then(|()| feed(&shared, &owner, work_sender, &work));
+        let result =
+            start().and_then(|()| feed::run(shared, &owner, &outputs, inputs, &mut manager));
         if result.is_err() {
             stop.request();
         }
@@ -168,10 +209,14 @@ pub(crate) fn run(plan: &Plan<'_>, log: &Log, stop: &Stop) -> Result<Outcome> {
         result
     });
     log.live("");
-    plan.store.release_leases(&owner)?;
+    // A disk that cannot be written keeps the leases; they end with this process.
+    let released = plan.store.release_leases(&owner);
     result?;
     if let Some(err) = shared.take_fatal() {
         return Err(err);
+    }
+    if shared.trouble().is_none() {
+        released?;
     }
     let summary = shared.progress.summary();
     Ok(Outcome {
@@ -182,60 +227,50 @@ pub(crate) fn run(plan: &Plan<'_>, log: &Log, stop: &Stop) -> Result<Outcome> {
     })
 }
 
-/// The first signal asks for a clean stop, which breaks off what is being read; the second ends at once.
-fn obey(signals: &mut Signals, log: &Log, stop: &Stop, http: &Http) {
+/// The first signal to end asks for a clean stop, which breaks off what is being read; the second ends at once.
+/// SIGHUP has credentials looked at anew.
+fn obey(signals: &mut Signals, shared: &Shared<'_>) {
+    let (log, stop) = (shared.log, shared.stop);
     for signal in signals.forever() {
+        if signal == SIGHUP {
+            match (shared.plan.reload)() {
+                Ok(()) => log.info("credentials looked at anew", &[]),
+                Err(err) => log.error("credentials stay as they were", &[("error", &err)]),
+            }
+            shared.reload();
+            continue;
+        }
         if stop.is_requested() {
             signal_hook::low_level::exit(128 + signal);
         }
         log.info("stopping", &[("signal", &signal)]);
         stop.request();
-        http.shut_down();
+        shared.plan.http.shut_down();
     }
 }
 
-/// Hands due jobs to the workers until the pass is over or a stop is asked for.
-fn feed(
-    shared: &Shared<'_>,
-    owner: &str,
-    sender: Sender<Work>,
-    queue: &Receiver<Work>,
-) -> Result<()> {
-    let store = shared.plan.store;
-    let mut renewed = Instant::now();
-    loop {
-        if shared.stop.is_requested() {
-            return Ok(());
-        }
-        let room = sender.capacity().unwrap_or(0).saturating_sub(queue.len());
-        let was_listed = shared.is_listed();
-        let mut n_taken = 0;
-        if room > 0 {
-            for job in store.take_jobs(owner, &shared.source_names, room)? {
-                n_taken += 1;
-                if !shared.hand_out(&sender, Work::Image(Box::new(job))) {
-                    return Ok(());
+/// Keeps the store small until the run ends.
+fn housekeeping(shared: &Shared<'_>) {
+    let mut pruned: Option<std::time::Instant> = None;
+    while !shared.has_ended() {
+        if shared.trouble().is_none() {
+            if let Err(err) = shared.plan.store.keep_log_small() {
+                match err.kind() {
+                    Kind::Stop => shared.broken(err),
+                    _ => shared
+                        .log
+                        .debug("the log stays as it is", &[("error", &err)]),
                 }
             }
-        }
-        if n_taken == 0 && shared.plan.mode == Mode::Once && was_listed && shared.is_idle() {
-            // Nothing is under way and nothing can be added: jobs that wait for their next try decide.
-            match store.next_due(&shared.source_names)? {
-                None => return Ok(()),
-                Some(due) if due > Timestamp::now() => {
-                    shared.progress.show_waiting(shared.log, due)
-                }
-                Some(_) => {}
+            if pruned.is_none_or(|at| at.elapsed() >= PRUNE) {
+                pruned = Some(std::time::Instant::now());
             }
         }
-        if renewed.elapsed() >= RENEW {
-            store.renew_leases(owner)?;
-            store.release_orphans()?;
-            renewed = Instant::now();
-        }
-        shared.progress.show(shared.log, store);
-        if n_taken == 0 {
-            shared.wait_for_news(TICK);
+        if shared.stop.sleep(TICK) {
+            return;
         }
     }
 }
+
+/// How often what is gone for long is looked for.
+const PRUNE: Duration = Duration::from_secs(3600);

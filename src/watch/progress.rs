@@ -144,6 +144,13 @@ impl Progress {
         }
     }
 
+    /// Counts an event that was looked at.
+    pub(super) fn event(&self, is_gone: bool) {
+        if is_gone {
+            self.gone.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Counts tags whose digest, or repositories whose tags could not be had.
     pub(super) fn checks_failed(&self, n: u64) {
         self.checks_failed.fetch_add(n, Relaxed);

@@ -1,71 +1,110 @@
-//! The refresh thread: lists the sources, and notes what changed.
+//! The timer threads, one a source: each lists its source, and notes what changed.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use super::Mode;
 use super::shared::{Shared, Work};
-use crate::error::{Kind, Result};
-use crate::http::retry::stopped;
+use crate::error::{Error, Kind, Result};
+use crate::http::retry::{backoff, stopped};
 use crate::registry::Source;
 use crate::store::listing::ListingTotals;
 use crate::store::tags::Seen;
+use crate::time::for_people;
 
-/// Lists all sources, once or again and again.
-pub(super) fn run(shared: &Shared<'_>, checks: Sender<Work>) {
+/// The longest wait for a source that cannot be listed, unless the interval is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(900);
+/// How often a waiting thread looks whether it should wait no more.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Lists one source, once or again and again.
+pub(super) fn run(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) {
+    let mut left_out = Vec::new();
     let mut n_failed = 0;
-    let mut last = None;
+    let mut is_first = true;
     loop {
-        for at in 0..shared.plan.sources.len() {
-            match list(shared, at, &checks) {
-                Ok(()) => {}
-                Err(err) if err.kind() == Kind::Stop => return shared.fail(err),
-                Err(_) if shared.stop.is_requested() => return,
-                Err(err) => {
-                    let err = err.context(format_args!("source `{}`", shared.source_names[at]));
-                    match shared
-                        .plan
-                        .store
-                        .source_failed(shared.source_ids[at], &err.to_string())
-                    {
-                        Err(err) => return shared.fail(err),
-                        Ok(true) => shared
-                            .log
-                            .error("source cannot be listed", &[("error", &err)]),
-                        Ok(false) => shared
-                            .log
-                            .debug("source still cannot be listed", &[("error", &err)]),
-                    }
-                    shared.progress.source_failed();
-                    n_failed += 1;
-                    last = Some(err);
-                }
+        let result = list(shared, at, checks, &mut left_out);
+        if shared.stop.is_requested() {
+            return;
+        }
+        match result {
+            Ok(()) => n_failed = 0,
+            Err(err) => {
+                n_failed += 1;
+                failed(shared, at, err);
             }
         }
-        match shared.plan.mode {
-            Mode::Once => {
-                // A pass that saw nothing at all has failed, whatever was in the store before.
-                if let Some(err) = last.filter(|_| n_failed == shared.plan.sources.len()) {
-                    return shared.fail(err);
-                }
-                return shared.set_listed();
-            }
-            Mode::Watch { interval, .. } => {
-                if shared.stop.sleep(interval) {
-                    return;
-                }
-            }
+        if std::mem::take(&mut is_first) {
+            shared.set_listed();
+        }
+        let Mode::Watch { interval, .. } = shared.plan.mode else {
+            return;
+        };
+        let wait = match n_failed {
+            0 => interval,
+            n => backoff(n, interval, LONGEST_WAIT.max(interval)).max(interval),
+        };
+        if !wait_for(shared, wait) {
+            return;
         }
     }
 }
 
-/// Lists one source.
-fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
+/// Waits for the next listing, which comes at once after credentials were looked at anew, and not before the
+/// store can be written. Returns `false` when the run ends.
+fn wait_for(shared: &Shared<'_>, wait: Duration) -> bool {
+    let (end, n_reloads) = (Instant::now() + wait, shared.n_reloads());
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let is_due = left.is_zero() || shared.n_reloads() != n_reloads;
+        if is_due && shared.trouble().is_none() {
+            return !shared.stop.is_requested();
+        }
+        let slice = if is_due { LOOK } else { left.min(LOOK) };
+        if shared.stop.sleep(slice) {
+            return false;
+        }
+    }
+}
+
+/// Notes that a source cannot be listed; says so when that is news.
+fn failed(shared: &Shared<'_>, at: usize, err: Error) {
+    if err.kind() == Kind::Stop {
+        return shared.broken(err);
+    }
+    let err = err.context(format_args!("source `{}`", shared.source_names[at]));
+    let store = shared.plan.store;
+    match store.source_failed(shared.source_ids[at], &err.to_string()) {
+        Err(err) => return shared.broken(err),
+        Ok(true) => {
+            let hint = err.hint_text().unwrap_or("");
+            shared.log.error(
+                "source cannot be listed",
+                &[("error", &err), ("hint", &hint)],
+            );
+        }
+        Ok(false) => shared
+            .log
+            .debug("source still cannot be listed", &[("error", &err)]),
+    }
+    shared.progress.source_failed();
+    shared.source_failed(err);
+}
+
+/// One listing. `left_out` has the reasons that the last one gave, which are not said again.
+fn list(
+    shared: &Shared<'_>,
+    at: usize,
+    checks: &Sender<Work>,
+    left_out: &mut Vec<String>,
+) -> Result<()> {
     let (source, id) = (shared.source(at), shared.source_ids[at]);
     let store = shared.plan.store;
     let record = Arc::new(shared.record(at)?);
-    let mut listing = store.begin_listing(id, Arc::clone(&record));
+    let mut listing = store.begin_listing(id, Arc::clone(&record))?;
+    let told = listing.told();
     let result = source.list(&mut |listed| {
         if shared.stop.is_requested() {
             return Err(stopped());
@@ -81,7 +120,10 @@ fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
             Seen::New | Seen::Moved => {
                 shared.log.debug(
                     "tag changed",
-                    &[("image", &format_args!("{shown}:{}", listed.tag))],
+                    &[
+                        ("image", &format_args!("{shown}:{}", listed.tag)),
+                        ("record", &record.word()),
+                    ],
                 );
                 shared.tell_news();
             }
@@ -90,6 +132,7 @@ fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
                     source: at,
                     listed,
                     record: Arc::clone(&record),
+                    told,
                 };
                 if !shared.hand_out(checks, check) {
                     return Err(stopped());
@@ -109,12 +152,26 @@ fn list(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) -> Result<()> {
     };
     let totals = listing.finish(outcome.is_complete, true)?;
     store.save_source_facts(id, &source.facts())?;
-    for reason in &outcome.left_out {
-        shared.log.warn(
-            "left out of the listing",
-            &[("source", &shared.source_names[at]), ("reason", reason)],
+    if let Some(downtime) = totals.downtime {
+        let n_retried = store.retry_source(&shared.source_names[at])?;
+        shared.log.info(
+            "source can be listed again",
+            &[
+                ("source", &shared.source_names[at]),
+                ("after", &for_people(downtime)),
+                ("images_tried_again", &n_retried),
+            ],
         );
     }
+    for reason in &outcome.left_out {
+        if !left_out.contains(reason) {
+            shared.log.warn(
+                "left out of the listing",
+                &[("source", &shared.source_names[at]), ("reason", reason)],
+            );
+        }
+    }
+    *left_out = outcome.left_out;
     shared.progress.checks_failed(outcome.n_failed);
     report(shared, source, totals, outcome.n_left_out);
     Ok(())

@@ -1,14 +1,15 @@
 //! What the threads of one run share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{SendTimeoutError, Sender};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::progress::Progress;
-use super::{Plan, TICK};
+use super::{Mode, Plan, TICK};
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest};
 use crate::layer::spare::Spare;
@@ -16,8 +17,12 @@ use crate::log::Log;
 use crate::registry::{Listed, Place, Source};
 use crate::stop::Stop;
 use crate::store::Wish;
+use crate::store::events::Event;
 use crate::store::queue::Job;
-use crate::store::tags::{Record, SourceId};
+use crate::store::tags::{Record, SourceId, Told};
+
+/// What is remembered to have been said.
+const MAX_SAID: usize = 100_000;
 
 /// A piece of work that begins something.
 pub(super) enum Work {
@@ -26,12 +31,32 @@ pub(super) enum Work {
         source: usize,
         listed: Listed,
         record: Arc<Record>,
+        told: Told,
     },
+    /// An image that a webhook spoke of.
+    Event(Box<Event>),
     /// An image to be read.
     Image(Box<Job>),
 }
 
+/// Where workers take their work from: one channel a kind and lane, each bounded. What was pushed goes first.
+#[derive(Clone)]
+pub(super) struct Inputs {
+    pub(super) pushed_layers: Receiver<Layer>,
+    pub(super) pushed: Receiver<Work>,
+    pub(super) layers: Receiver<Layer>,
+    pub(super) checks: Receiver<Work>,
+    pub(super) images: Receiver<Work>,
+}
+
+/// The other ends of [`Inputs`] that work is handed to by whoever feeds the workers.
+pub(super) struct Outputs {
+    pub(super) pushed: Sender<Work>,
+    pub(super) images: Sender<Work>,
+}
+
 /// A layer to be read for the images that wait for it.
+#[derive(Clone)]
 pub(super) struct Layer {
     pub(super) source: usize,
     pub(super) place: Place,
@@ -90,6 +115,19 @@ pub(super) struct BuildState {
     pub(super) refused: Share,
 }
 
+/// A layer that builds wait for.
+pub(super) struct Reading {
+    pub(super) waiting: Vec<Arc<Build>>,
+    /// Whether a worker has begun; until then it may stand in the channels of both lanes.
+    pub(super) is_begun: bool,
+}
+
+/// The channels of layers, by lane.
+pub(super) struct LayerSenders {
+    pub(super) pushed: Sender<Layer>,
+    pub(super) backfill: Sender<Layer>,
+}
+
 /// One run.
 pub(super) struct Shared<'a> {
     pub(super) plan: &'a Plan<'a>,
@@ -99,15 +137,23 @@ pub(super) struct Shared<'a> {
     pub(super) source_ids: Vec<SourceId>,
     pub(super) source_names: Vec<String>,
     pub(super) wish: Wish,
-    pub(super) layer_sender: Sender<Layer>,
+    pub(super) layer_senders: LayerSenders,
     pub(super) spare: Spare,
-    /// Layers being read or waiting for a worker, each with the builds that want it.
-    pub(super) reading: Mutex<HashMap<Digest, Vec<Arc<Build>>>>,
+    /// Layers being read or waiting for a worker.
+    pub(super) reading: Mutex<HashMap<Digest, Reading>>,
     /// Work handed out and not finished: checks, and jobs with all of their layers.
     n_under_way: AtomicUsize,
-    /// Whether the pass of a single run has listed all its sources.
-    is_listed: AtomicBool,
+    /// Sources whose first listing in this run has ended, well or not.
+    n_listed: AtomicUsize,
     has_ended: AtomicBool,
+    /// Why the store cannot be written now, though it may be later.
+    trouble: Mutex<Option<Error>>,
+    /// Sources that could not be listed, in a single pass.
+    n_unlisted: AtomicUsize,
+    /// Hashes of what was said and need not be said again in every pass.
+    said: Mutex<HashSet<u64>>,
+    /// Counts the requests to look at credentials anew.
+    n_reloads: AtomicUsize,
     fatal: Mutex<Option<Error>>,
     news: (Mutex<bool>, Condvar),
 }
@@ -117,7 +163,7 @@ impl<'a> Shared<'a> {
         plan: &'a Plan<'a>,
         log: &'a Log,
         stop: &'a Stop,
-        layer_sender: Sender<Layer>,
+        layer_senders: LayerSenders,
         spare: Spare,
     ) -> Result<Self> {
         let source_names: Vec<String> = plan.sources.iter().map(|source| source.name()).collect();
@@ -135,12 +181,16 @@ impl<'a> Shared<'a> {
             source_ids,
             source_names,
             wish: plan.wish(),
-            layer_sender,
+            layer_senders,
             spare,
             reading: Mutex::default(),
             n_under_way: AtomicUsize::new(0),
-            is_listed: AtomicBool::new(false),
+            n_listed: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            n_unlisted: AtomicUsize::new(0),
+            said: Mutex::default(),
+            n_reloads: AtomicUsize::new(0),
             fatal: Mutex::default(),
             news: Default::default(),
         })
@@ -187,13 +237,49 @@ impl<'a> Shared<'a> {
         self.n_under_way() == 0
     }
 
-    pub(super) fn set_listed(&self) {
-        self.is_listed.store(true, Ordering::SeqCst);
+    /// Notes that the first listing of a source has ended. Returns how many have.
+    pub(super) fn set_listed(&self) -> usize {
+        let n_listed = self.n_listed.fetch_add(1, Ordering::SeqCst) + 1;
         self.tell_news();
+        n_listed
     }
 
+    /// Notes that a source could not be listed. A single pass that saw nothing at all has failed, whatever was in
+    /// the store before.
+    pub(super) fn source_failed(&self, err: Error) {
+        let n_unlisted = self.n_unlisted.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.plan.mode == Mode::Once && n_unlisted == self.source_ids.len() {
+            self.fail(err);
+        }
+    }
+
+    /// Whether `text` was not said before, as far as is remembered.
+    pub(super) fn is_news(&self, text: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() >= MAX_SAID {
+            said.clear();
+        }
+        said.insert(hasher.finish())
+    }
+
+    /// Whether every source was listed, or could not be.
     pub(super) fn is_listed(&self) -> bool {
-        self.is_listed.load(Ordering::SeqCst)
+        self.n_listed.load(Ordering::SeqCst) >= self.source_ids.len()
+    }
+
+    pub(super) fn reload(&self) {
+        self.n_reloads.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn n_reloads(&self) -> usize {
+        self.n_reloads.load(Ordering::SeqCst)
+    }
+
+    /// The index of a source of this run.
+    pub(super) fn source_idx(&self, id: SourceId) -> Option<usize> {
+        self.source_ids.iter().position(|known| *known == id)
     }
 
     /// Tells the workers that nothing more comes.
@@ -213,6 +299,36 @@ impl<'a> Shared<'a> {
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(err);
         self.stop.request();
+    }
+
+    /// Takes an error of kind `Stop`: while watching, a disk that may be mended is waited for; else the run ends.
+    pub(super) fn broken(&self, err: Error) {
+        if err.retry_after().is_none() || self.plan.mode == Mode::Once {
+            return self.fail(err);
+        }
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.is_none() {
+            let hint = err.hint_text().unwrap_or("");
+            self.log.error(
+                "the store cannot be written; waiting until it can",
+                &[("error", &err), ("hint", &hint)],
+            );
+            *trouble = Some(err);
+        }
+        drop(trouble);
+        self.tell_news();
+    }
+
+    /// Why the store cannot be written, while it cannot.
+    pub(super) fn trouble(&self) -> Option<Error> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn end_trouble(&self) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(super) fn take_fatal(&self) -> Option<Error> {

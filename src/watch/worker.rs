@@ -7,25 +7,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, TrySendError, select};
+use crossbeam_channel::{TrySendError, select};
 
 use super::Mode;
 use super::assemble;
+use super::look;
 use super::progress::Finished;
 use super::resolve;
-use super::shared::{Build, Layer, Shared, Work};
+use super::shared::{Build, Inputs, Layer, Reading, Shared, Work};
 use crate::error::{Error, Kind, Result};
 use crate::http::retry::backoff;
 use crate::indexer;
 use crate::registry::Listed;
 use crate::store::queue::Job;
-use crate::store::tags::{Record, Seen};
+use crate::store::tags::{Found, Lane, Record, Seen, Told};
 use crate::time::Timestamp;
 
 /// Jobs under way for each worker: more wait for a layer that somebody reads, and would only take memory.
 const JOBS_PER_WORKER: usize = 16;
-/// Tries of an image before it counts as failed.
-const MAX_ATTEMPTS: u32 = 4;
+/// Tries of an image in a single pass before it counts as failed.
+const PASS_ATTEMPTS: u32 = 4;
+/// The same while watching: about two hours of trouble. One whose source comes back begins anew.
+const WATCH_ATTEMPTS: u32 = 12;
 /// The longest wait that a server may ask of a single pass: past it, the image fails and the next pass tries again.
 const PASS_PATIENCE: Duration = Duration::from_secs(300);
 /// The longest wait that a server may ask while watching.
@@ -33,19 +36,47 @@ const WATCH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long a worker sleeps before it looks whether the end has come.
 const TICK: Duration = Duration::from_millis(50);
 
+/// What a worker takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    All,
+    /// Only what was pushed, so that it never waits for a layer of the backfill.
+    Pushed,
+}
+
 /// Works until the run has ended and nothing is left.
-pub(super) fn run(shared: &Shared<'_>, work: &Receiver<Work>, layers: &Receiver<Layer>) {
+pub(super) fn run(shared: &Shared<'_>, inputs: &Inputs, serves: Serves) {
+    let read = |layer: Layer| read_layer(shared, layer);
+    let begin = |work: Work| begin(shared, work);
     while !(shared.has_ended() && (shared.stop.is_requested() || shared.is_idle())) {
-        if let Ok(layer) = layers.try_recv() {
-            read_layer(shared, layer);
-        } else if shared.n_under_way() > JOBS_PER_WORKER * shared.plan.n_workers + work.len() {
-            if let Ok(layer) = layers.recv_timeout(TICK) {
-                read_layer(shared, layer);
+        let n_waiting = inputs.pushed.len() + inputs.checks.len() + inputs.images.len();
+        let is_full = shared.n_under_way() > JOBS_PER_WORKER * shared.plan.n_workers + n_waiting;
+        if let Ok(layer) = inputs.pushed_layers.try_recv() {
+            read(layer);
+        } else if let Ok(work) = inputs.pushed.try_recv() {
+            begin(work);
+        } else if serves == Serves::Pushed {
+            select! {
+                recv(inputs.pushed_layers) -> layer => layer.into_iter().for_each(read),
+                recv(inputs.pushed) -> work => work.into_iter().for_each(begin),
+                default(TICK) => {}
+            }
+        } else if let Ok(layer) = inputs.layers.try_recv() {
+            read(layer);
+        } else if is_full {
+            select! {
+                recv(inputs.pushed_layers) -> layer => layer.into_iter().for_each(read),
+                recv(inputs.pushed) -> work => work.into_iter().for_each(begin),
+                recv(inputs.layers) -> layer => layer.into_iter().for_each(read),
+                default(TICK) => {}
             }
         } else {
             select! {
-                recv(layers) -> layer => layer.into_iter().for_each(|layer| read_layer(shared, layer)),
-                recv(work) -> item => item.into_iter().for_each(|item| begin(shared, item)),
+                recv(inputs.pushed_layers) -> layer => layer.into_iter().for_each(read),
+                recv(inputs.pushed) -> work => work.into_iter().for_each(begin),
+                recv(inputs.layers) -> layer => layer.into_iter().for_each(read),
+                recv(inputs.checks) -> work => work.into_iter().for_each(begin),
+                recv(inputs.images) -> work => work.into_iter().for_each(begin),
                 default(TICK) => {}
             }
         }
@@ -71,23 +102,32 @@ fn begin(shared: &Shared<'_>, work: Work) {
             source,
             listed,
             record,
+            told,
         } => {
-            if let Err(err) = caught(|| check(shared, source, &listed, &record)) {
+            if let Err(err) = caught(|| check(shared, source, &listed, &record, told)) {
                 let image = format!(
                     "{}:{}",
                     shared.source(source).shown(&listed.repository),
                     listed.tag
                 );
                 if err.kind() == Kind::Stop {
-                    shared.fail(err);
+                    shared.broken(err);
                 } else if !shared.stop.is_requested() {
                     shared.progress.checks_failed(1);
-                    shared.log.warn(
-                        "tag cannot be resolved",
-                        &[("image", &image), ("error", &err)],
-                    );
+                    let data: &[(&'static str, &dyn std::fmt::Display)] =
+                        &[("image", &image), ("error", &err)];
+                    // Every pass comes to it again.
+                    if shared.is_news(&format!("{image}: {err}")) {
+                        shared.log.warn("tag cannot be resolved", data);
+                    } else {
+                        shared.log.debug("tag still cannot be resolved", data);
+                    }
                 }
             }
+            shared.end_work();
+        }
+        Work::Event(event) => {
+            look::at(shared, &event);
             shared.end_work();
         }
         Work::Image(job) => begin_image(shared, *job),
@@ -95,16 +135,23 @@ fn begin(shared: &Shared<'_>, work: Work) {
 }
 
 /// Asks for the digest of a tag that the listing did not tell.
-fn check(shared: &Shared<'_>, source_idx: usize, listed: &Listed, record: &Record) -> Result<()> {
+fn check(
+    shared: &Shared<'_>,
+    source_idx: usize,
+    listed: &Listed,
+    record: &Record,
+    told: Told,
+) -> Result<()> {
     let source = shared.source(source_idx);
     let digest = source.resolve(&listed.repository, &listed.tag)?;
-    let shown = source.shown(&listed.repository);
+    let found = Found {
+        repository: &listed.repository,
+        shown: &source.shown(&listed.repository),
+        tag: &listed.tag,
+        digest: &digest,
+    };
     let id = shared.source_ids[source_idx];
-    let seen =
-        shared
-            .plan
-            .store
-            .see_tag(id, &listed.repository, &shown, &listed.tag, &digest, record)?;
+    let seen = shared.plan.store.see_tag(id, &found, record, told)?;
     shared.progress.checked(seen);
     if matches!(seen, Seen::New | Seen::Moved) {
         shared.tell_news();
@@ -134,8 +181,13 @@ fn request_layers(shared: &Shared<'_>, build: &Arc<Build>) {
         Ok(mut layers) => {
             // The longest first: they decide when the image is done.
             layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
+            let senders = &shared.layer_senders;
+            let sender = match build.job.lane {
+                Lane::Pushed => &senders.pushed,
+                Lane::Backfill => &senders.backfill,
+            };
             for layer in layers {
-                match shared.layer_sender.try_send(layer) {
+                match sender.try_send(layer) {
                     Ok(()) => {}
                     Err(TrySendError::Full(layer) | TrySendError::Disconnected(layer)) => {
                         read_layer(shared, layer)
@@ -165,8 +217,17 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
                 .reading
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if let Some(waiting) = reading.get_mut(&descriptor.digest) {
-                waiting.push(Arc::clone(build));
+            let layer = || Layer {
+                source: build.source,
+                place: image.place.clone(),
+                descriptor: descriptor.clone(),
+            };
+            if let Some(reading) = reading.get_mut(&descriptor.digest) {
+                reading.waiting.push(Arc::clone(build));
+                if !reading.is_begun && build.job.lane == Lane::Pushed {
+                    // It waits among those of the backfill: whoever comes to it first reads it.
+                    layers.push(layer());
+                }
             } else if shared.plan.store.has_layer(
                 &descriptor.digest,
                 &build.job.source,
@@ -174,12 +235,12 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
             )? {
                 continue;
             } else {
-                reading.insert(descriptor.digest.clone(), vec![Arc::clone(build)]);
-                layers.push(Layer {
-                    source: build.source,
-                    place: image.place.clone(),
-                    descriptor: descriptor.clone(),
-                });
+                let waiting = Reading {
+                    waiting: vec![Arc::clone(build)],
+                    is_begun: false,
+                };
+                reading.insert(descriptor.digest.clone(), waiting);
+                layers.push(layer());
             }
             lock(build).missing += 1;
         }
@@ -190,16 +251,30 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
 /// Reads a layer, stores what it holds, and tells those who wait for it.
 fn read_layer(shared: &Shared<'_>, layer: Layer) {
     let digest = &layer.descriptor.digest;
+    let reading = || {
+        shared
+            .reading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    };
+    match reading().get_mut(digest) {
+        Some(reading) if !reading.is_begun => reading.is_begun = true,
+        // Another worker came to it through the channel of the other lane.
+        _ => return,
+    }
     let result = caught(|| index_layer(shared, &layer));
     if let Ok(Came::Read) = result {
         shared.progress.layer_read();
     }
-    let waiting = shared
-        .reading
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    let waiting = reading()
         .remove(digest)
-        .unwrap_or_default();
+        .map_or(Vec::new(), |reading| reading.waiting);
+    for build in waiting.iter().filter(|build| build.job.starts > 0) {
+        // Processes ended over this job, but it gets on.
+        if let Err(err) = shared.plan.store.job_progressed(build.job.id) {
+            shared.broken(err);
+        }
+    }
     for (at, build) in waiting.iter().enumerate() {
         {
             let mut state = lock(build);
@@ -320,7 +395,7 @@ fn finish(shared: &Shared<'_>, build: &Build) {
 /// Notes that a job failed, and when it is tried again.
 fn give_up(shared: &Shared<'_>, job: &Job, err: Error) {
     if err.kind() == Kind::Stop {
-        shared.fail(err);
+        shared.broken(err);
         return shared.end_work();
     }
     if shared.stop.is_requested() {
@@ -337,11 +412,15 @@ fn give_up(shared: &Shared<'_>, job: &Job, err: Error) {
         (Some(wait), Mode::Once) => Some(wait).filter(|wait| *wait <= PASS_PATIENCE),
         (Some(wait), Mode::Watch { .. }) => Some(wait.min(WATCH_PATIENCE)),
     };
+    let max_attempts = match shared.plan.mode {
+        Mode::Once => PASS_ATTEMPTS,
+        Mode::Watch { .. } => WATCH_ATTEMPTS,
+    };
     let next_try = wait
-        .filter(|_| err.kind() == Kind::Retry && attempt < MAX_ATTEMPTS)
+        .filter(|_| err.kind() == Kind::Retry && attempt < max_attempts)
         .map(|wait| Timestamp::now().plus(wait));
     if let Err(err) = shared.plan.store.job_failed(job, &err, next_try) {
-        shared.fail(err);
+        shared.broken(err);
     }
     shared.progress.failed(shared.log, job, &err, next_try);
     shared.end_work();

@@ -12,8 +12,9 @@ pub(crate) const COMMAND: Command = Command {
     usage: "watch [OPTIONS] (--registry REGISTRY | --repository REF)...",
     about: &[
         "Lists the repositories and tags of registries, again and again, and indexes the images that \
-         are new: each layer once, wherever it is used. Webhooks are not received yet: a new \
-         image is seen at the next listing.",
+         are new: each layer once, wherever it is used. With port= or --listen it also receives their \
+         webhooks, so that a pushed image is seen at once; crowsnest webhook print tells how to set them \
+         up. Listing goes on beside them, since every sender can lose events.",
         "Without --all-images the first pass ever records what exists and indexes nothing of it. From \
          then on the store remembers, so that a restart misses nothing. With --all-images alone, one \
          pass indexes everything and the command ends; together with --refresh-registry or an explicit \
@@ -63,6 +64,14 @@ pub(crate) const COMMAND: Command = Command {
             ..Flag::NEW
         },
         Flag {
+            long: "listen",
+            value: Some("ADDR:PORT"),
+            is_repeated: true,
+            env: &["CROWSNEST_LISTEN"],
+            summary: "Address to receive webhooks of all registries on; beside port= of each",
+            ..Flag::NEW
+        },
+        Flag {
             long: "log-format",
             value: Some("FORMAT"),
             default: Some("text"),
@@ -103,8 +112,8 @@ pub(crate) const COMMAND: Command = Command {
         Flag {
             long: "refresh-registry",
             env: &["CROWSNEST_REFRESH_REGISTRY"],
-            summary: "List the repositories again before every pass, so that new ones are seen; only \
-                      with --registry",
+            summary: "Go on after --all-images, and list the repositories again before every pass (as \
+                      is always done); only with --registry",
             ..Flag::NEW
         },
         Flag {
@@ -169,7 +178,7 @@ pub(crate) const COMMAND: Command = Command {
             "crowsnest watch --registry registry.example.com --all-images",
         ),
         (
-            "Watch one Artifactory repository; the port, for webhooks, is taken and not used yet",
+            "Watch one Artifactory repository, and receive its webhooks on port 9000",
             "crowsnest watch --refresh-registry --registry 'type=artifactory,\
              registry=example.jfrog.io,api=https://example.jfrog.io/artifactory,\
              repository=docker-local,include=*/frontend*,port=9000'",

@@ -1,5 +1,6 @@
 //! From the command line to a running pipeline, and from its outcome to the closing lines and the exit code.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,16 +9,17 @@ use std::time::Duration;
 use crate::cli;
 use crate::cli::flags::Given;
 use crate::distribution::credentials::Keychain;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::{Http, Settings};
 use crate::image::Platform;
 use crate::log::{Format, Level, Log};
-use crate::registry::{self, Setup};
+use crate::registry::{self, Setup, Source};
+use crate::server;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::time::for_people;
 use crate::watch::dry_run::DryRun;
-use crate::watch::{self, Mode, Outcome, Plan, megabytes};
+use crate::watch::{self, Mode, Outcome, Plan, Service, megabytes};
 
 /// Jobs and layers at a time that make any sense on one machine.
 const WORKERS: std::ops::RangeInclusive<u64> = 1..=256;
@@ -71,6 +73,7 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
             all_images,
         }
     };
+    let listen = given.each("listen", address)?;
     let n_workers = usize::try_from(given.number("workers", WORKERS)?).unwrap_or(1);
     let platforms = given.each("platform", str::parse::<Platform>)?;
     let max_layer_bytes = given.size("max-layer-size")?;
@@ -92,6 +95,11 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
         return dry_run(&plan, &log, &stop);
     }
     let store = Store::open(&data_dir)?;
+    let services = match mode {
+        // It ends before anybody would send something.
+        Mode::Once => Vec::new(),
+        Mode::Watch { .. } => services(&sources, &listen, &log)?,
+    };
     let plan = Plan {
         store: &store,
         sources: &sources,
@@ -101,9 +109,40 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
         platforms,
         max_layer_bytes,
         with_sbom: given.is_set("sbom"),
+        keep: None,
+        reload: &|| Ok(()),
     };
-    let outcome = watch::run(&plan, &log, &stop)?;
+    let outcome = watch::run(&plan, services, &log, &stop)?;
     close(&log, &outcome, &store)
+}
+
+/// Binds the ports for webhooks, and says where they are.
+fn services(
+    sources: &[Box<dyn Source>],
+    listen: &[SocketAddr],
+    log: &Log,
+) -> Result<Vec<Service<'static>>> {
+    let opened = server::open(sources, listen)?;
+    for warning in &opened.warnings {
+        log.warn("webhooks", &[("warning", warning)]);
+    }
+    for note in &opened.notes {
+        log.info("listening for webhooks", &[("on", note)]);
+    }
+    if opened.server.is_idle() {
+        return Ok(Vec::new());
+    }
+    opened.server.services()
+}
+
+/// An address to listen on. Errors (`Tell`) when it has no port.
+fn address(text: &str) -> Result<SocketAddr> {
+    text.parse().map_err(|_| {
+        Error::tell(format_args!(
+            "expected an IP address and port, found `{text}`"
+        ))
+        .hint("for example 0.0.0.0:9000, or 127.0.0.1:9000 behind a proxy")
+    })
 }
 
 /// Prints what would be read: one line an image, bytes and layers first, then the totals.

@@ -1,6 +1,7 @@
 //! Repository keys: of which class each is, and under which names its contents are listed.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use serde::Deserialize;
 use ureq::http::Method;
@@ -14,7 +15,7 @@ use crate::time::Timestamp;
 /// How long what was learnt of a server is believed.
 const FRESH_MS: u64 = 24 * 3600 * 1000;
 /// Virtual repositories inside virtual ones.
-const MAX_DEPTH: usize = 5;
+pub(super) const MAX_DEPTH: usize = 5;
 /// The fact that dates the others.
 const LEARNT_AT: &str = "learnt_at";
 
@@ -48,11 +49,24 @@ struct Wire {
 }
 
 impl Artifactory {
+    /// The class of `key`, as far as it was asked for.
+    pub(super) fn known_class(&self, key: &str) -> Option<Class> {
+        self.fact(&format!("class:{key}"))
+            .map(|text| from_fact(&text))
+    }
+
+    /// Forgets what was learnt a day ago: repositories change while a watch goes on for months.
+    pub(super) fn forget_old(&self) {
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        if learnt.contains_key(LEARNT_AT) && !are_fresh(&learnt) {
+            learnt.clear();
+        }
+    }
+
     /// The class of `key`: remembered, or asked for.
     pub(super) fn class_of(&self, key: &str) -> Result<Class> {
-        let name = format!("class:{key}");
-        if let Some(text) = self.fact(&name) {
-            return Ok(from_fact(&text));
+        if let Some(class) = self.known_class(key) {
+            return Ok(class);
         }
         let response = self.api.request(
             Method::GET,
@@ -79,7 +93,7 @@ impl Artifactory {
             400 | 403 | 404 => Class::Unknown,
             _ => return Err(status_error(response).context(format_args!("asking what `{key}` is"))),
         };
-        self.learn(&name, &to_fact(&class));
+        self.learn(&format!("class:{key}"), &to_fact(&class));
         if class != Class::Unknown {
             self.learn(LEARNT_AT, &Timestamp::now().to_string());
         }

@@ -11,6 +11,7 @@
 mod addressing;
 mod aql;
 mod keys;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -20,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use ureq::http::Method;
 
 use super::filter::Filter;
+use super::webhook::Webhook;
 use super::{
     API, EXCLUDE, INCLUDE, Kind, Listed, Listing, PORT, Place, REGISTRY, REPOSITORY, Setup, Source,
     TYPE, filter_of, oci,
@@ -82,10 +84,13 @@ struct Artifactory {
     addressing: Option<Addressing>,
     learnt: Mutex<BTreeMap<String, String>>,
     n_misses: AtomicU32,
+    /// Of `port=`.
+    port: Option<u16>,
+    /// What senders of webhooks know.
+    secret: Option<Secret>,
 }
 
 fn open(values: &Values, setup: &Setup<'_>) -> Result<Box<dyn Source>> {
-    super::check_port(values)?;
     let text = values.one("api").unwrap_or("").trim_end_matches('/');
     let api: Url = format!("{text}/")
         .parse()
@@ -129,6 +134,8 @@ fn open(values: &Values, setup: &Setup<'_>) -> Result<Box<dyn Source>> {
         addressing,
         learnt: Mutex::default(),
         n_misses: AtomicU32::new(0),
+        port: super::port(values)?,
+        secret: super::webhook_secret(webhook::SECRET_VARIABLE, setup),
     }))
 }
 
@@ -340,6 +347,7 @@ impl Source for Artifactory {
             is_complete: true,
             ..Listing::default()
         };
+        self.forget_old();
         for key in &self.keys {
             self.probe_addressing(key);
             self.list_key(key, &mut listing, each)
@@ -422,6 +430,10 @@ impl Source for Artifactory {
             }
             _ => format!("{}/{repository}", self.registry),
         }
+    }
+
+    fn webhook(&self) -> Option<&dyn Webhook> {
+        Some(self)
     }
 
     fn facts(&self) -> BTreeMap<String, String> {

@@ -1,0 +1,54 @@
+//! Keeping the write-ahead log small, however busy the store is.
+//!
+//! SQLite's own checkpoints run inside a commit and start the log anew only when no write comes in between, so
+//! that under steady load it grows for ever. Here the pages are copied beside the writers, and only the last
+//! few with the writers held back (<https://www.sqlite.org/wal.html>, section 6).
+
+use std::sync::PoisonError;
+
+use rusqlite::Connection;
+
+use super::Store;
+use crate::error::Result;
+
+/// Bytes of the log from which it is copied into the store.
+const FROM: u64 = 4 << 20;
+/// Bytes of the log past which readers are asked to let go of it.
+const URGENT: u64 = 64 << 20;
+
+impl Store {
+    /// Writes something that changes nothing, large enough that a disk with room for one row is not taken for
+    /// mended. Errors as every write.
+    pub(crate) fn probe(&self) -> Result<()> {
+        // In two transactions, since pages that one fills and frees are never written.
+        self.write_durably(|db| {
+            db.execute("CREATE TABLE IF NOT EXISTS probe (filling BLOB)", [])?;
+            db.execute("INSERT INTO probe VALUES (zeroblob(262144))", [])?;
+            Ok(())
+        })?;
+        self.write_durably(|db| db.execute("DROP TABLE IF EXISTS probe", []))?;
+        Ok(())
+    }
+
+    /// Copies the log into the store when it has grown. Called now and then by one thread.
+    pub(crate) fn keep_log_small(&self) -> Result<()> {
+        let log = format!("{}-wal", self.path.display());
+        let size = || std::fs::metadata(&log).map_or(0, |file| file.len());
+        if size() < FROM {
+            return Ok(());
+        }
+        self.on_own_connection(|db| checkpoint(db, "PASSIVE"))?;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // RESTART waits for readers, each of which is short; PASSIVE never waits.
+        let mode = if size() >= URGENT {
+            "TRUNCATE"
+        } else {
+            "PASSIVE"
+        };
+        checkpoint(&writer, mode).map_err(|err| self.error(&err))
+    }
+}
+
+fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<()> {
+    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+}
