@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::Store;
-use super::queue::LEASE_MS;
+use super::lease::LEASE_MS;
 use super::tags::{SourceId, repository_id};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Repository, Tag};

@@ -15,6 +15,7 @@ mod checkpoint;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod layers;
+pub(crate) mod lease;
 pub(crate) mod listed;
 pub(crate) mod listing;
 pub(crate) mod packages;

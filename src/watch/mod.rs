@@ -39,7 +39,7 @@ use crate::layer::spare::{self, Spare};
 use crate::log::Log;
 use crate::registry::Source;
 use crate::stop::Stop;
-use crate::store::queue::this_process;
+use crate::store::lease::this_process;
 use crate::store::tags::Record;
 use crate::store::{Store, Wish};
 pub(crate) use inbox::{Inbox, Service};

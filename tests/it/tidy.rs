@@ -86,7 +86,7 @@ const BANNED: &[Banned] = &[
         unless: &[".take(", "Limited::new("],
         reason: "read with limit::read_all, or a reader that is bounded",
         except: &[(
-            "src/store/queue.rs",
+            "src/store/lease.rs",
             "/proc/PID/stat and the boot's number of this machine",
         )],
     },
