@@ -4,8 +4,9 @@
 //! left anything behind but its store.
 
 use std::fs::File;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::stored::Stored;
@@ -20,6 +21,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Crowsnest {
     place: TempDir,
     variables: Vec<(String, String)>,
+    n_runs: AtomicU64,
 }
 
 /// How a run ended.
@@ -42,6 +44,7 @@ impl Crowsnest {
         Crowsnest {
             place,
             variables: Vec::new(),
+            n_runs: AtomicU64::new(0),
         }
     }
 
@@ -63,7 +66,7 @@ impl Crowsnest {
 
     /// Runs `watch` with those arguments to its end. Panics when it does not end in time, or leaves files.
     pub(crate) fn watch(&self, arguments: &[&str]) -> Ended {
-        self.watch_until(arguments, |_| false)
+        self.start(arguments).ended()
     }
 
     /// As [`Crowsnest::watch`], and asks it to stop (SIGTERM) once `is_enough` holds for what it said.
@@ -72,59 +75,65 @@ impl Crowsnest {
         arguments: &[&str],
         is_enough: impl Fn(&str) -> bool,
     ) -> Ended {
-        let log = self.place.path().join("stderr");
+        let mut running = self.start(arguments);
+        running.wait_until_ended_or(is_enough);
+        running.stop()
+    }
+
+    /// Starts `watch` with those arguments.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running<'_> {
+        let n = self.n_runs.fetch_add(1, Ordering::Relaxed);
+        let log = self.place.path().join(format!("stderr-{n}"));
         let stderr = File::create(&log).expect("a new file can be made");
         let started = Instant::now();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_crowsnest"))
-            .arg("watch")
-            .arg("--data-dir")
-            .arg(self.place.path().join("data"))
+        let process = self
+            .command("watch", arguments)
+            .stderr(stderr)
+            .spawn()
+            .expect("crowsnest starts");
+        Running {
+            place: self,
+            process,
+            log,
+            started,
+            peak_kib: 0,
+        }
+    }
+
+    /// Runs another command to its end. Returns its exit code and what it printed, stdout before stderr.
+    pub(crate) fn run(&self, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self
+            .command(name, arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("crowsnest starts");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crowsnest"));
+        command
+            .arg(name)
             .args(arguments)
             .env_clear()
+            .env("CROWSNEST_DATA_DIR", self.place.path().join("data"))
             .env("HOME", self.home())
             .env("TMPDIR", self.place.path().join("work"))
             .envs(self.variables.iter().cloned())
             .current_dir(self.place.path().join("work"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .expect("crowsnest starts");
-        let said =
-            || String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-        let mut peak_kib = 0;
-        let mut was_asked = false;
-        let status = loop {
-            peak_kib = peak_kib.max(peak_of(process.id()).unwrap_or(0));
-            if let Some(status) = process.try_wait().expect("a child can be waited for") {
-                break status;
-            }
-            if !was_asked && is_enough(&said()) {
-                let pid = process.id().to_string();
-                let kill = Command::new("sh")
-                    .args(["-c", "kill -TERM \"$0\"", &pid])
-                    .status();
-                assert!(
-                    kill.is_ok_and(|status| status.success()),
-                    "a child can be asked to stop"
-                );
-                was_asked = true;
-            }
-            if started.elapsed() > PATIENCE {
-                let _ = process.kill();
-                let _ = process.wait();
-                panic!("crowsnest still ran after {PATIENCE:?}:\n{}", said());
-            }
-            std::thread::sleep(LOOK);
-        };
-        let ended = Ended {
-            code: status.code(),
-            stderr: said(),
-            peak_kib,
-            elapsed: started.elapsed(),
-        };
-        self.assert_tidy(&ended);
-        ended
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// The folder of the store.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.place.path().join("data")
     }
 
     /// The store of the runs so far.
@@ -133,21 +142,155 @@ impl Crowsnest {
     }
 
     /// Nothing but the store, and no text of the store's that was not ours to keep.
-    fn assert_tidy(&self, ended: &Ended) {
+    fn assert_tidy(&self, said: &str) {
         for name in names(&self.place.path().join("data")) {
             assert!(
                 name.starts_with("crowsnest.db"),
-                "stray file {name}\n{}",
-                ended.stderr
+                "stray file {name}\n{said}"
             );
         }
         let strays = names(&self.place.path().join("work"));
+        assert!(strays.is_empty(), "stray files {strays:?}\n{said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+/// A run that goes on. Killed when it is dropped.
+pub(crate) struct Running<'a> {
+    place: &'a Crowsnest,
+    process: Child,
+    log: PathBuf,
+    started: Instant,
+    peak_kib: u64,
+}
+
+impl Running<'_> {
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it said so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until `is_enough` holds for what it said; panics when it ends before, or that takes too long.
+    #[track_caller]
+    pub(crate) fn wait_until(&mut self, is_enough: impl Fn(&str) -> bool) {
+        let is_running = self.wait_until_ended_or(is_enough);
+        assert!(is_running, "crowsnest ended:\n{}", self.said());
+    }
+
+    /// Waits until `is_so` holds; panics when that takes too long.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, what: &str, is_so: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "not so after {PATIENCE:?}: {what}\n{}",
+                self.said()
+            );
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The address on which it receives webhooks.
+    #[track_caller]
+    pub(crate) fn address(&mut self) -> String {
+        let address = |said: &str| {
+            let (_, rest) = said.split_once("listening for webhooks on=\"")?;
+            rest.split_once(' ').map(|(address, _)| address.to_owned())
+        };
+        self.wait_until(|said| address(said).is_some());
+        address(&self.said()).expect("it was there a moment ago")
+    }
+
+    /// The resident memory now and at its largest, in KiB, and the number of open files.
+    pub(crate) fn footprint(&self) -> (u64, u64, usize) {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count);
+        (
+            memory_of(self.id(), "VmRSS:").unwrap_or(0),
+            memory_of(self.id(), "VmHWM:").unwrap_or(0),
+            files,
+        )
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.id().to_string();
+        let kill = Command::new("sh")
+            .args(["-c", "kill -\"$0\" \"$1\"", name, &pid])
+            .status();
         assert!(
-            strays.is_empty(),
-            "stray files {strays:?}\n{}",
-            ended.stderr
+            kill.is_ok_and(|status| status.success()),
+            "a child can be sent a signal"
         );
-        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub(crate) fn stop(self) -> Ended {
+        if !self.has_ended() {
+            self.signal("TERM");
+        }
+        self.ended()
+    }
+
+    /// Ends it at once (SIGKILL). What it leaves behind is looked at as after every end.
+    pub(crate) fn kill(mut self) -> String {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let said = self.said();
+        self.place.assert_tidy(&said);
+        said
+    }
+
+    /// Waits for its end. Panics when that takes too long, or it leaves files.
+    pub(crate) fn ended(mut self) -> Ended {
+        self.wait_until_ended_or(|_| false);
+        let status = self.process.wait().expect("a child can be waited for");
+        let ended = Ended {
+            code: status.code(),
+            stderr: self.said(),
+            peak_kib: self.peak_kib,
+            elapsed: self.started.elapsed(),
+        };
+        self.place.assert_tidy(&ended.stderr);
+        ended
+    }
+
+    /// Whether it has ended, without waiting for it.
+    fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    }
+
+    /// Returns whether it still runs.
+    fn wait_until_ended_or(&mut self, is_enough: impl Fn(&str) -> bool) -> bool {
+        let started = Instant::now();
+        loop {
+            let peak = memory_of(self.id(), "VmHWM:").unwrap_or(0);
+            self.peak_kib = self.peak_kib.max(peak);
+            if self.has_ended() {
+                return false;
+            }
+            if is_enough(&self.said()) {
+                return true;
+            }
+            if started.elapsed() > PATIENCE {
+                let _ = self.process.kill();
+                let _ = self.process.wait();
+                panic!("crowsnest still ran after {PATIENCE:?}:\n{}", self.said());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // It may have ended, and been waited for.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -178,12 +321,10 @@ impl Ended {
     }
 }
 
-/// `VmHWM` of a process, in KiB; `None` when it has gone.
-fn peak_of(process: u32) -> Option<u64> {
+/// A line of a process's memory, in KiB; `None` when it has gone.
+fn memory_of(process: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 

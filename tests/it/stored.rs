@@ -112,6 +112,37 @@ impl Stored {
         self.rows(query, |row| row.get(0))
     }
 
+    /// Every row of those tables as text, sorted by it: to see whether anything changed.
+    pub(crate) fn dump(&self, tables: &[&str]) -> Vec<String> {
+        let mut dump = Vec::new();
+        for table in tables {
+            let query = format!("SELECT * FROM {table}");
+            let mut query = self.0.prepare(&query).expect("the table is there");
+            let n_columns = query.column_count();
+            let rows = query.query_map([], |row| {
+                let values: rusqlite::Result<Vec<rusqlite::types::Value>> =
+                    (0..n_columns).map(|column| row.get(column)).collect();
+                Ok(format!("{table} {:?}", values?))
+            });
+            dump.extend(rows.expect("the query runs").map(|row| row.expect("a row")));
+        }
+        dump.sort();
+        dump
+    }
+
+    /// Tag and digest of what tags pointed to before; sorted.
+    pub(crate) fn history(&self) -> Vec<(String, String)> {
+        self.rows(
+            "SELECT tag.name, h.digest FROM tag_history h JOIN tag ON tag.id = tag_id ORDER BY 1, 2",
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+    }
+
+    /// Repositories of the events that wait.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.rows("SELECT repository FROM event", |row| row.get(0))
+    }
+
     /// How many rows a table has.
     pub(crate) fn count(&self, table: &str) -> u64 {
         let rows = self.rows(&format!("SELECT count(*) FROM {table}"), |row| row.get(0));
