@@ -48,7 +48,6 @@ pub(super) fn serve(guard: &Guard, id: u64, peer: Peer, stream: &TcpStream) {
         peer,
         stream,
         buffer: Vec::new(),
-        inner: None,
     };
     if stream.set_nodelay(true).is_ok()
         && stream.set_write_timeout(Some(ANSWER_TIME)).is_ok()
@@ -62,11 +61,6 @@ pub(super) fn serve(guard: &Guard, id: u64, peer: Peer, stream: &TcpStream) {
         if (&*stream).write_all(answer.as_bytes()).is_ok() {
             linger(stream);
         }
-    }
-    if let Some(inner) = &connection.inner
-        && let Ok(local) = inner.local_addr()
-    {
-        guard.forget(local);
     }
 }
 
@@ -93,8 +87,6 @@ struct Connection<'a> {
     stream: &'a TcpStream,
     /// Bytes read and not used.
     buffer: Vec<u8>,
-    /// To tiny_http, once there was a request.
-    inner: Option<TcpStream>,
 }
 
 /// The head of a request.
@@ -140,11 +132,13 @@ impl Connection<'_> {
             while self.buffer.starts_with(b"\r\n") {
                 self.buffer.drain(..2);
             }
-            if let Some(at) = memchr::memmem::find(&self.buffer[searched..], b"\r\n\r\n") {
-                return parse(&self.buffer[..searched + at + 4]).map(Some);
-            }
-            if self.buffer.len() > HEAD_BYTES {
+            let end_of_head = memchr::memmem::find(&self.buffer[searched..], b"\r\n\r\n");
+            let n_bytes = end_of_head.map_or(self.buffer.len(), |at| searched + at + 4);
+            if n_bytes > HEAD_BYTES {
                 return Err(End::Refused(431, "Request Header Fields Too Large"));
+            }
+            if end_of_head.is_some() {
+                return parse(&self.buffer[..n_bytes]).map(Some);
             }
             searched = self.buffer.len().saturating_sub(3);
             let was_empty = self.buffer.is_empty();
@@ -204,25 +198,16 @@ impl Connection<'_> {
     }
 
     fn exchange(&mut self, request: &[u8], head: &Head) -> Result<bool, End> {
-        let inner = match &self.inner {
-            Some(inner) => inner,
-            None => {
-                let inner = TcpStream::connect(self.guard.inner)
-                    .map_err(|_| End::Refused(503, "Service Unavailable"))?;
-                inner.set_nodelay(true)?;
-                inner.set_read_timeout(Some(ANSWER_TIME))?;
-                inner.set_write_timeout(Some(ANSWER_TIME))?;
-                self.guard.introduce(inner.local_addr()?, self.peer);
-                self.inner.insert(inner)
-            }
-        };
-        let failed = |_| End::Refused(503, "Service Unavailable");
-        (&mut &*inner).write_all(request).map_err(failed)?;
+        let unavailable = |_| End::Refused(503, "Service Unavailable");
+        let mut inner = self.guard.pool.take().map_err(unavailable)?;
+        self.guard.introduce(inner.local(), self.peer);
+        inner.stream().write_all(request).map_err(unavailable)?;
         let mut answer = Vec::with_capacity(512);
         let head_size = loop {
             let mut chunk = [0; 4096];
-            let n = (&mut &*inner).read(&mut chunk).map_err(failed)?;
+            let n = inner.stream().read(&mut chunk).map_err(unavailable)?;
             if n == 0 {
+                // What it cannot read at all, it does not answer.
                 return Err(End::Refused(400, "Bad Request"));
             }
             answer.extend_from_slice(&chunk[..n]);
@@ -233,13 +218,19 @@ impl Connection<'_> {
         let (is_inner_kept, body_size) = answer_size(&answer[..head_size], head.is_head_method);
         let is_kept = head.is_kept && is_inner_kept;
         let missing = (head_size + body_size).saturating_sub(answer.len());
+        (inner.stream().take(missing as u64))
+            .read_to_end(&mut answer)
+            .map_err(unavailable)?;
+        if is_inner_kept {
+            // The client may take its time.
+            inner.give_back();
+        }
         if !is_kept {
             let text = b"Connection: close\r\n";
             let at = memchr::memchr(b'\n', &answer).map_or(0, |at| at + 1);
             answer.splice(at..at, text.iter().copied());
         }
         (&mut &*self.stream).write_all(&answer)?;
-        io::copy(&mut (&*inner).take(missing as u64), &mut &*self.stream)?;
         Ok(is_kept)
     }
 }

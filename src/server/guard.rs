@@ -1,33 +1,39 @@
 //! What stands before tiny_http: connections are let in, bounded, and made to make room.
 //!
 //! tiny_http reads head lines of any length, without a time-out, with a thread for each connection, and it
-//! listens no more once an accept fails. So it listens on loopback, and only the connections here talk to it,
-//! with whole requests.
+//! listens no more once an accept fails. So it listens on loopback, and only [`super::inner`] talks to it, with
+//! whole requests.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 use super::connection;
-use crate::error::{Error, Result};
+use super::inner::Pool;
 use crate::watch::Inbox;
 
-/// Connections at a time. Each takes up to four files, of which a process has 1,024 unless told otherwise.
-pub(super) const CONNECTIONS: usize = 160;
+/// Connections at a time. Each takes a file, of which a process has 1,024 unless told otherwise.
+pub(super) const CONNECTIONS: usize = 256;
 /// Bytes of all bodies at a time that are larger than a small one.
 pub(super) const LARGE_BYTES: usize = 8 << 20;
 /// Stack of a connection's thread, which has little to remember.
 const STACK: usize = 128 << 10;
+/// Connections that wait to be accepted. When there are more, the system drops them, and a good sender among them
+/// tries again after a second.
+const BACKLOG: i32 = 4_096;
 /// How long to wait after an accept that failed, mostly because the process has no more files.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The state of all connections.
 pub(super) struct Guard {
-    /// Where tiny_http listens.
-    pub(super) inner: SocketAddr,
+    /// The connections to tiny_http.
+    pub(super) pool: Pool,
     /// The bound ports, to be woken at the end.
     ports: Vec<SocketAddr>,
     connections: Mutex<Connections>,
@@ -55,25 +61,17 @@ struct Open {
     since: Option<Instant>,
 }
 
-/// tiny_http on a loopback port of its own.
-pub(super) struct Inner {
-    pub(super) server: tiny_http::Server,
-    pub(super) address: SocketAddr,
-}
-
-/// Starts tiny_http. Errors (`Stop`) when there is no loopback port.
-pub(super) fn inner() -> Result<Inner> {
-    let cannot =
-        |err: &dyn std::fmt::Display| Error::stop(format_args!("cannot listen on loopback: {err}"));
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|err| cannot(&err))?;
-    let address = socket.local_addr().map_err(|err| cannot(&err))?;
-    // An answer goes out in several pieces. Accepted sockets inherit that each is sent at once; std has no
-    // `set_nodelay` for a listener, but a listener and a stream are one kind of socket.
-    let socket = TcpStream::from(std::os::fd::OwnedFd::from(socket));
-    socket.set_nodelay(true).map_err(|err| cannot(&err))?;
-    let socket = TcpListener::from(std::os::fd::OwnedFd::from(socket));
-    let server = tiny_http::Server::from_listener(socket, None).map_err(|err| cannot(&err))?;
-    Ok(Inner { server, address })
+/// Binds an address. Errors as the system says.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart shall not wait for connections of the last run to be forgotten.
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it. An answer goes out in several pieces, each of which would wait for the
+    // acknowledgement of the one before.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Accepts the connections of one port until the run ends.
@@ -122,7 +120,7 @@ pub(super) fn accept(
 impl Guard {
     pub(super) fn new(inner: SocketAddr, ports: Vec<SocketAddr>) -> Self {
         Guard {
-            inner,
+            pool: Pool::new(inner),
             ports,
             connections: Mutex::default(),
             peers: Mutex::default(),
@@ -192,15 +190,12 @@ impl Guard {
         self.large_bytes.fetch_sub(bytes, Ordering::SeqCst);
     }
 
+    /// Notes whose request goes to tiny_http from that address.
     pub(super) fn introduce(&self, local: SocketAddr, peer: Peer) {
         lock(&self.peers).insert(local, peer);
     }
 
-    pub(super) fn forget(&self, local: SocketAddr) {
-        lock(&self.peers).remove(&local);
-    }
-
-    /// Who sent what came from that address to tiny_http. `None` for somebody who did not come through here.
+    /// Whose request came from that address to tiny_http. `None` for somebody who did not come through here.
     pub(super) fn peer(&self, local: Option<&SocketAddr>) -> Option<Peer> {
         lock(&self.peers).get(local?).copied()
     }

@@ -17,6 +17,7 @@ mod answer;
 mod connection;
 mod guard;
 mod health;
+mod inner;
 mod webhook;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -117,7 +118,7 @@ pub(crate) fn open(sources: &[Box<dyn Source>], listen: &[SocketAddr]) -> Result
                 )
             });
         }
-        let listener = TcpListener::bind(address).map_err(|err| {
+        let listener = guard::bind(address).map_err(|err| {
             Error::tell(format_args!("cannot listen on {address}: {err}"))
                 .hint("choose another port with port= or --listen")
         })?;
@@ -147,7 +148,7 @@ impl Server {
 
     /// The threads that serve. Errors (`Stop`) when loopback cannot be listened on.
     pub(crate) fn services(self) -> Result<Vec<Service<'static>>> {
-        let inner = guard::inner()?;
+        let inner = inner::start()?;
         let mut services = Vec::new();
         let mut served = Vec::new();
         let guard = Arc::new(Guard::new(

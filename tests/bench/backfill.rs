@@ -75,8 +75,16 @@ pub(crate) fn run() {
     table::print_rows(&facts);
 }
 
+/// Image and tag of a number.
+pub(crate) fn name(at: u64) -> (String, String) {
+    (
+        format!("team/app-{:04}", at / TAGS),
+        format!("v{}", at % TAGS),
+    )
+}
+
 /// Returns how many distinct layers there are.
-fn seed(emulator: &Emulator, n_images: u64) -> u64 {
+pub(crate) fn seed(emulator: &Emulator, n_images: u64) -> u64 {
     let pools: Vec<Vec<Layer>> = (0..POOLS.len())
         .map(|place| {
             let n_layers = (POOLS[place] * n_images).div_ceil(IMAGES);
@@ -96,10 +104,7 @@ fn seed(emulator: &Emulator, n_images: u64) -> u64 {
             .collect();
         let (manifest, config) = push::documents(&layers, &at.to_string());
         emulator.seed_blob(&config);
-        let (image, tag) = (
-            format!("team/app-{:04}", at / TAGS),
-            format!("v{}", at % TAGS),
-        );
+        let (image, tag) = name(at);
         emulator.seed(KEY, &image, &tag, &manifest);
     }
     pools.iter().map(|pool| pool.len() as u64).sum()

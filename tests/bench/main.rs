@@ -26,9 +26,13 @@ mod push;
 #[allow(dead_code)] // The tests use more of it.
 #[path = "../it/registry.rs"]
 mod registry;
+#[allow(dead_code)] // The tests use more of it.
+#[path = "../it/sender.rs"]
+mod sender;
 mod table;
 #[path = "../it/temp_dir.rs"]
 mod temp_dir;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -59,6 +63,11 @@ const ALL: &[Benchmark] = &[
         name: "backfill",
         summary: "20,000 small images of which 90 % of the layers repeat",
         run: backfill::run,
+    },
+    Benchmark {
+        name: "webhooks",
+        summary: "signed events at full speed, beside a backfill and alone, and a kill under that load",
+        run: webhooks::run,
     },
 ];
 

@@ -29,5 +29,6 @@ mod temp_dir;
 mod tidy;
 mod views;
 mod watching;
+mod webhook_server;
 mod webhooks;
 mod zip;
