@@ -85,6 +85,15 @@ pub(crate) struct Positional {
     pub(crate) is_required: bool,
 }
 
+pub(crate) const CA_CERT: Flag = Flag {
+    long: "ca-cert",
+    value: Some("FILE"),
+    is_repeated: true,
+    env: &["CROWSNEST_CA_CERT"],
+    summary: "File with PEM certificates of authorities to trust in addition",
+    ..Flag::NEW
+};
+
 pub(crate) const DATA_DIR: Flag = Flag {
     long: "data-dir",
     value: Some("DIR"),
@@ -98,6 +107,15 @@ pub(crate) const DEBUG: Flag = Flag {
     long: "debug",
     env: &["CROWSNEST_DEBUG"],
     summary: "Log what is done in detail",
+    ..Flag::NEW
+};
+
+pub(crate) const INSECURE_HTTP: Flag = Flag {
+    long: "insecure-http",
+    value: Some("HOST"),
+    is_repeated: true,
+    env: &["CROWSNEST_INSECURE_HTTP"],
+    summary: "Registry host to speak plain HTTP with",
     ..Flag::NEW
 };
 

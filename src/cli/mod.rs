@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::error::{Error, Result};
+use crate::http::Settings;
 use crate::options::nearest;
 use crate::registry;
 
@@ -30,12 +31,14 @@ mod sbom;
 mod status;
 mod version;
 mod watch;
+mod webhook;
 
 use flags::{Command, Environment, Given};
 
 /// Every command in the order in which they are shown.
 const COMMANDS: &[&Command] = &[
     &watch::COMMAND,
+    &webhook::COMMAND,
     &images::COMMAND,
     &sbom::COMMAND,
     &status::COMMAND,
@@ -119,6 +122,28 @@ pub(crate) fn data_dir(given: &Given) -> Result<PathBuf> {
     // The owner of /proc/self is the effective user; without /proc nobody is root.
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     data_dir_of(given.one(flags::DATA_DIR.long), is_root, &variable)
+}
+
+/// A variable of a registry product: ours, else the name that docker scout watch reads.
+pub(crate) fn registry_variable(name: &str) -> Option<String> {
+    let set = |prefix: &str| variable(&format!("{prefix}{name}")).filter(|value| !value.is_empty());
+    set("CROWSNEST_").or_else(|| set("DOCKER_SCOUT_"))
+}
+
+/// What the command line says of connections.
+pub(crate) fn connections(given: &Given) -> Settings {
+    Settings {
+        ca_certs: given
+            .many(flags::CA_CERT.long)
+            .into_iter()
+            .map(PathBuf::from)
+            .collect(),
+        insecure_http: given
+            .many(flags::INSECURE_HTTP.long)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+    }
 }
 
 /// The command of that name. Errors (`Tell`) with the nearest name when there is none.

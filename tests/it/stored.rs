@@ -138,6 +138,15 @@ impl Stored {
         )
     }
 
+    /// `repository:tag` of everything that is gone; sorted.
+    pub(crate) fn gone(&self) -> Vec<String> {
+        self.rows(
+            "SELECT r.name || ':' || tag.name FROM tag JOIN repository r ON r.id = repository_id
+             WHERE gone_at IS NOT NULL ORDER BY 1",
+            |row| row.get(0),
+        )
+    }
+
     /// Repositories of the events that wait.
     pub(crate) fn events(&self) -> Vec<String> {
         self.rows("SELECT repository FROM event", |row| row.get(0))

@@ -476,3 +476,103 @@ fn no_accepted_event_is_lost_by_a_kill_under_load() {
         assert!(stored.len() >= n_accepted);
     }
 }
+
+#[test]
+fn the_command_prints_what_to_enter_and_tests_who_listens() {
+    let emulator = artifactory();
+    let place = with_secret("command");
+    let registry = format!(
+        "type=artifactory,registry={},api={},repository=docker-local",
+        emulator.host(),
+        emulator.base_url()
+    );
+    let mut running = place.start(&[
+        "--interval",
+        NEVER,
+        "--listen",
+        "127.0.0.1:0",
+        "--registry",
+        &registry,
+    ]);
+    let url = format!("http://{}/", running.address());
+    let run = |place: &Crowsnest, action: &str, url: &str| {
+        place.run("webhook", &[action, "--url", url, "--registry", &registry])
+    };
+    let (code, text) = run(&place, "test", &url);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("heard at") && text.contains("without a signature it is refused"),
+        "{text}"
+    );
+    let (code, text) = run(
+        &with_secret("other").set("CROWSNEST_ARTIFACTORY_WEBHOOK_SECRET", "x"),
+        "test",
+        &url,
+    );
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("answered 401") && text.contains("same CROWSNEST_ARTIFACTORY_WEBHOOK_SECRET"),
+        "{text}"
+    );
+    let (code, text) = run(
+        &place,
+        "test",
+        &format!("http://127.0.0.1:{}/", free_port()),
+    );
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("hint: is it running"), "{text}");
+
+    // What is printed for the API is what the API takes, once the secret is in its place.
+    let (code, text) = run(&place, "print", &url);
+    assert_eq!(code, Some(0), "{text}");
+    let json = text
+        .split("<<'EOF'\n")
+        .nth(1)
+        .unwrap()
+        .split("EOF")
+        .next()
+        .unwrap();
+    let json: Value = serde_json::from_str(&json.replace("THE_SECRET", SECRET)).unwrap();
+    assert_eq!(json["handlers"][0]["url"], url);
+    assert!(!text.contains(SECRET));
+    running.stop().says(&["webhook", "test received"]);
+}
+
+#[test]
+fn what_happened_while_nobody_watched_is_found_after_a_restart() {
+    let emulator = artifactory();
+    for tag in ["1", "2"] {
+        seed(&emulator, "docker-local", "old", tag);
+    }
+    let place = with_secret("restart");
+    let (running, sender) = watching(&place, &emulator, "docker-local");
+    seed(&emulator, "docker-local", "app", "1");
+    assert_eq!(
+        sender.signed(&event("pushed", "docker-local", "app", "1")),
+        202
+    );
+    // An event that was accepted a moment before the end is not lost either.
+    running.kill();
+    emulator.remove("docker-local", "old/1");
+    let (pushed, blobs) = manifest("amd64", "pushed meanwhile");
+    blobs.iter().for_each(|blob| {
+        emulator.seed_blob(blob);
+    });
+    emulator.seed("docker-local", "app", "2", &pushed);
+    emulator.seed("docker-local", "old", "2", &pushed);
+
+    let (mut running, _) = watching(&place, &emulator, "docker-local");
+    let now = set(&[
+        "docker-local/app:1",
+        "docker-local/app:2",
+        "docker-local/old:2",
+    ]);
+    running.wait_for("all three are indexed", || images(&place) == now);
+    let ended = running.stop();
+    assert_eq!(
+        place.stored().gone(),
+        ["docker-local/old:1"],
+        "{}",
+        ended.stderr
+    );
+}

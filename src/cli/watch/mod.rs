@@ -3,7 +3,7 @@
 
 mod run;
 
-use crate::cli::flags::{Command, DATA_DIR, DEBUG, Flag, Given};
+use crate::cli::flags::{CA_CERT, Command, DATA_DIR, DEBUG, Flag, Given, INSECURE_HTTP};
 use crate::error::{Error, Result};
 
 pub(crate) const COMMAND: Command = Command {
@@ -31,14 +31,7 @@ pub(crate) const COMMAND: Command = Command {
             summary: "Also index images that exist already, not only those pushed from now on",
             ..Flag::NEW
         },
-        Flag {
-            long: "ca-cert",
-            value: Some("FILE"),
-            is_repeated: true,
-            env: &["CROWSNEST_CA_CERT"],
-            summary: "File with PEM certificates of authorities to trust in addition",
-            ..Flag::NEW
-        },
+        CA_CERT,
         DATA_DIR,
         DEBUG,
         Flag {
@@ -47,14 +40,7 @@ pub(crate) const COMMAND: Command = Command {
             summary: "List what would be read and how many bytes; read no layer, record nothing",
             ..Flag::NEW
         },
-        Flag {
-            long: "insecure-http",
-            value: Some("HOST"),
-            is_repeated: true,
-            env: &["CROWSNEST_INSECURE_HTTP"],
-            summary: "Registry host to speak plain HTTP with",
-            ..Flag::NEW
-        },
+        INSECURE_HTTP,
         Flag {
             long: "interval",
             value: Some("SECONDS"),

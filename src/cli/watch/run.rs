@@ -1,7 +1,6 @@
 //! From the command line to a running pipeline, and from its outcome to the closing lines and the exit code.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use crate::cli;
 use crate::cli::flags::Given;
 use crate::distribution::credentials::Keychain;
 use crate::error::{Error, Result};
-use crate::http::{Http, Settings};
+use crate::http::Http;
 use crate::image::Platform;
 use crate::log::{Format, Level, Log};
 use crate::registry::{self, Setup, Source};
@@ -29,18 +28,7 @@ const INTERVAL: std::ops::RangeInclusive<u64> = 1..=86_400;
 pub(super) fn run(given: Given) -> Result<ExitCode> {
     let log = log_of(&given);
     let stop = Stop::default();
-    let settings = Settings {
-        ca_certs: given
-            .many("ca-cert")
-            .into_iter()
-            .map(PathBuf::from)
-            .collect(),
-        insecure_http: given
-            .many("insecure-http")
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
-    };
+    let settings = cli::connections(&given);
     let http = Http::new(&settings, stop.clone())?;
     let keychain = Arc::new(Keychain::load(&cli::variable)?);
     if let Some(warning) = keychain.warning() {
@@ -58,7 +46,7 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
         http: &http,
         keychain: &keychain,
         token_realms: &token_realms,
-        variable: &registry_variable,
+        variable: &cli::registry_variable,
         tags: &tags,
     };
     let mut sources = given.each("registry", |text| registry::open(text, &setup))?;
@@ -179,13 +167,6 @@ fn dry_run(plan: &DryRun<'_>, log: &Log, stop: &Stop) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
-}
-
-/// A variable of a registry product: ours, else the name that docker scout watch reads.
-fn registry_variable(name: &str) -> Option<String> {
-    let set =
-        |prefix: &str| cli::variable(&format!("{prefix}{name}")).filter(|value| !value.is_empty());
-    set("CROWSNEST_").or_else(|| set("DOCKER_SCOUT_"))
 }
 
 fn log_of(given: &Given) -> Log {

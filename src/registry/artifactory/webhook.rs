@@ -147,7 +147,7 @@ impl Webhook for Artifactory {
              \x20 Name               crowsnest\n\
              \x20 URL                {url}\n\
              \x20 Events             Docker: tag was pushed, tag was deleted, tag was promoted\n\
-             \x20 Repositories       {}\n\
+             \x20 Repositories       {} (of a virtual key its members: it sends nothing itself)\n\
              \x20 Secret token       the value of CROWSNEST_{}\n\
              \x20 Use secret for payload signing   yes\n\
              \n\
