@@ -198,12 +198,13 @@ impl Running<'_> {
     /// The address on which it receives webhooks.
     #[track_caller]
     pub(crate) fn address(&mut self) -> String {
-        let address = |said: &str| {
-            let (_, rest) = said.split_once("listening for webhooks on=\"")?;
-            rest.split_once(' ').map(|(address, _)| address.to_owned())
-        };
-        self.wait_until(|said| address(said).is_some());
-        address(&self.said()).expect("it was there a moment ago")
+        self.wait_until(|said| address_in(said).is_some());
+        address_in(&self.said()).expect("it was there a moment ago")
+    }
+
+    /// The same, unless it was not said yet.
+    pub(crate) fn address_if_any(&self) -> Option<String> {
+        address_in(&self.said())
     }
 
     /// The resident memory now and at its largest, in KiB, and the number of open files.
@@ -319,6 +320,11 @@ impl Ended {
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
             .unwrap_or_else(|| panic!("no `{name}` in {line}"))
     }
+}
+
+fn address_in(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once("listening for webhooks on=\"")?;
+    rest.split_once(' ').map(|(address, _)| address.to_owned())
 }
 
 /// A line of a process's memory, in KiB; `None` when it has gone.

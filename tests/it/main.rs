@@ -25,6 +25,7 @@ mod registry;
 mod sender;
 mod sources;
 mod stored;
+mod survival;
 mod temp_dir;
 mod tidy;
 mod views;
