@@ -101,14 +101,6 @@ impl Stored {
         self.rows("SELECT digest FROM tag ORDER BY 1", |row| row.get(0))
     }
 
-    /// The same of a store that was just made; empty until its tables are there.
-    pub(crate) fn try_troubles(&self) -> Vec<(String, String)> {
-        match self.0.prepare("SELECT 1 FROM job") {
-            Ok(_) => self.troubles(),
-            Err(_) => Vec::new(),
-        }
-    }
-
     /// Digests of the layers that were read; empty until the table is there.
     pub(crate) fn layers_if_any(&self) -> BTreeSet<String> {
         match self.0.prepare("SELECT 1 FROM layer") {

@@ -243,13 +243,7 @@ fn an_image_over_which_processes_end_is_isolated() {
     loop {
         is_asked.store(false, Ordering::SeqCst);
         let mut running = place.start(&arguments);
-        let is_over = || {
-            place
-                .stored()
-                .try_troubles()
-                .iter()
-                .any(|(_, error)| error.contains("was ended 8 times"))
-        };
+        let is_over = || place.run("status", &[]).1.contains("was ended 8 times");
         running.wait_for("the poison is asked for, or given up", || {
             is_asked.load(Ordering::SeqCst) || is_over()
         });
