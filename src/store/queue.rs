@@ -116,6 +116,11 @@ impl Store {
             Take::Any(lane) => (lane.number()..=lane.number(), n, 0..=SUSPECT_STARTS - 1),
             Take::Suspect => (0..=1, n.min(1), SUSPECT_STARTS..=MAX_STARTS),
         };
+        // Those over which fewest processes ended are probably not to blame.
+        let order = match take {
+            Take::Any(_) => "",
+            Take::Suspect => "starts,",
+        };
         let due =
             "state = 'ready' AND lane BETWEEN ?5 AND ?6 AND next_try <= ?1 AND lease_owner IS NULL
                    AND starts BETWEEN ?3 AND ?4";
@@ -142,7 +147,7 @@ impl Store {
                      SELECT job.id FROM job JOIN tag ON tag.id = tag_id JOIN repository r ON r.id = repository_id
                      JOIN source s ON s.id = source_id
                      WHERE {due} AND s.name IN (SELECT value FROM json_each(?2))
-                     ORDER BY lane, next_try, job.id LIMIT ?9)
+                     ORDER BY {order} lane, next_try, job.id LIMIT ?9)
                  RETURNING id"
             ))?;
             let ids: Vec<i64> = query
