@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::retry::{backoff, stopped};
 use crate::registry::Source;
 use crate::store::listing::ListingTotals;
-use crate::store::tags::Seen;
+use crate::store::tags::{Record, Seen};
 use crate::time::for_people;
 
 /// The longest wait for a source that cannot be listed, unless the interval is longer.
@@ -138,7 +138,20 @@ fn list(
                     return Err(stopped());
                 }
             }
-            Seen::Unchanged | Seen::Open => {}
+            Seen::Unchanged | Seen::Open => {
+                let why = match (seen, record.as_ref()) {
+                    (Seen::Open, _) => "it waits already, or failed",
+                    (_, Record::All(_)) => "it is indexed",
+                    _ => "it points to what it pointed to before",
+                };
+                shared.log.debug(
+                    "nothing to do",
+                    &[
+                        ("image", &format_args!("{shown}:{}", listed.tag)),
+                        ("reason", &why),
+                    ],
+                );
+            }
         }
         Ok(())
     });

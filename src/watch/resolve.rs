@@ -62,9 +62,27 @@ fn documents(
         }
     }
     let tree = result?;
+    for (digest, reason) in &tree.skipped {
+        shared.log.debug(
+            "manifest not read",
+            &[
+                ("image", &format_args!("{}:{}", job.shown, job.tag)),
+                ("digest", digest),
+                ("reason", reason),
+            ],
+        );
+    }
     let mut images = Vec::new();
     for (place, manifest) in tree.images {
         if let Some(artifact_type) = manifest.not_an_image() {
+            shared.log.debug(
+                "no image",
+                &[
+                    ("image", &format_args!("{}:{}", job.shown, job.tag)),
+                    ("digest", &place.digest),
+                    ("type", &artifact_type),
+                ],
+            );
             store.save_artifact(&place.digest, manifest.media_type, artifact_type)?;
             continue;
         }
@@ -80,6 +98,8 @@ pub(super) struct Tree {
     pub(super) images: Vec<(Place, ImageManifest)>,
     /// Innermost first.
     pub(super) indexes: Vec<IndexPlan>,
+    /// Manifests that were named and not read, and why.
+    skipped: Vec<(Digest, &'static str)>,
     seen: HashSet<Digest>,
     n_layers: usize,
     config_bytes: u64,
@@ -133,7 +153,11 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn visit(&self, tree: &mut Tree, place: &Place, depth: usize) -> Result<()> {
-        if !tree.seen.insert(place.digest.clone()) || (self.is_known)(&place.digest)? {
+        if !tree.seen.insert(place.digest.clone()) {
+            return Ok(());
+        }
+        if (self.is_known)(&place.digest)? {
+            tree.skipped.push((place.digest.clone(), "it is indexed"));
             return Ok(());
         }
         // The first is the tag's own.
@@ -160,7 +184,15 @@ impl Walker<'_> {
         let mut entries = Vec::new();
         for descriptor in index.manifests {
             let kind = entry_of(&descriptor);
-            if kind == Entry::Image && self.wants(&descriptor) {
+            let why_not = match kind {
+                Entry::Image if self.wants(&descriptor) => None,
+                Entry::Image => Some("it is for another platform"),
+                Entry::Attestation => Some("it is an attestation"),
+                Entry::Other => Some("it is no image"),
+            };
+            if let Some(reason) = why_not {
+                tree.skipped.push((descriptor.digest.clone(), reason));
+            } else {
                 let inner = Place {
                     repository: place.repository.clone(),
                     tag: None,

@@ -153,6 +153,14 @@ fn check(
     let id = shared.source_ids[source_idx];
     let seen = shared.plan.store.see_tag(id, &found, record, told)?;
     shared.progress.checked(seen);
+    shared.log.debug(
+        "tag checked",
+        &[
+            ("image", &format_args!("{}:{}", found.shown, listed.tag)),
+            ("seen", &format_args!("{seen:?}")),
+            ("record", &record.word()),
+        ],
+    );
     if matches!(seen, Seen::New | Seen::Moved) {
         shared.tell_news();
     }
@@ -233,6 +241,10 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
                 &build.job.source,
                 &shared.wish,
             )? {
+                shared.log.debug(
+                    "layer not read",
+                    &[("digest", &descriptor.digest), ("reason", &"it is known")],
+                );
                 continue;
             } else {
                 let waiting = Reading {

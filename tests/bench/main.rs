@@ -18,6 +18,7 @@ mod backfill;
 #[path = "../emulator/mod.rs"]
 mod emulator;
 mod images;
+mod long_running;
 mod memory;
 mod no_change;
 mod one_image;
@@ -68,6 +69,11 @@ const ALL: &[Benchmark] = &[
         name: "webhooks",
         summary: "signed events at full speed, beside a backfill and alone, and a kill under that load",
         run: webhooks::run,
+    },
+    Benchmark {
+        name: "long_running",
+        summary: "memory, files and the log over 100,000 events and 10,000 passes",
+        run: long_running::run,
     },
 ];
 

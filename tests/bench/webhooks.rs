@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::emulator::{Config, Emulator};
@@ -54,13 +54,22 @@ fn load(emulator: &Emulator, name: &str, n_senders: usize, n_images: u64) -> Vec
     } else {
         "source listed"
     });
-    let stop = AtomicBool::new(false);
+    let (stop, n_accepted) = (AtomicBool::new(false), AtomicU64::new(0));
     let started = Instant::now();
     let results: Vec<Sent> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..n_senders)
             .map(|at| {
-                let (stop, address) = (&stop, watch.address.as_str());
-                scope.spawn(move || send(address, at as u64, n_senders as u64, n_images, stop))
+                let (stop, address, n_accepted) = (&stop, watch.address.as_str(), &n_accepted);
+                scope.spawn(move || {
+                    send(
+                        address,
+                        at as u64,
+                        n_senders as u64,
+                        n_images,
+                        stop,
+                        n_accepted,
+                    )
+                })
             })
             .collect();
         std::thread::sleep(Duration::from_secs_f64(scaled(800) as f64 / 100.0));
@@ -110,7 +119,14 @@ struct Sent {
 }
 
 /// Sends events about every `step`th image, again and again.
-fn send(address: &str, first: u64, step: u64, n_images: u64, stop: &AtomicBool) -> Sent {
+fn send(
+    address: &str,
+    first: u64,
+    step: u64,
+    n_images: u64,
+    stop: &AtomicBool,
+    n_accepted: &AtomicU64,
+) -> Sent {
     let mut sent = Sent::default();
     let Ok(stream) = TcpStream::connect(address) else {
         return sent;
@@ -134,6 +150,7 @@ fn send(address: &str, first: u64, step: u64, n_images: u64, stop: &AtomicBool) 
         }
         match read_answer(&mut reader) {
             Some(202) => {
+                n_accepted.fetch_add(1, Ordering::Relaxed);
                 sent.waits.push(started.elapsed().as_secs_f64() * 1e3);
                 sent.accepted.insert(format!("{KEY}/{image}:{tag}"));
             }
@@ -228,28 +245,30 @@ fn open(folder: &Path) -> rusqlite::Connection {
 }
 
 /// A `crowsnest watch` that runs.
-struct Watch {
-    process: Child,
-    address: String,
-    log: std::path::PathBuf,
+pub(crate) struct Watch {
+    pub(crate) process: Child,
+    pub(crate) address: String,
+    pub(crate) log: PathBuf,
+    _place: TempDir,
 }
 
 impl Watch {
     fn start(emulator: &Emulator, folder: &Path, is_backfill: bool) -> Watch {
-        let log = folder.join("log");
+        let mut arguments = vec!["--interval".to_owned(), "3600".to_owned()];
+        arguments.extend(["--registry".to_owned(), source(emulator)]);
+        arguments.extend(is_backfill.then(|| "--all-images".to_owned()));
+        Watch::start_with(&arguments, folder)
+    }
+
+    /// With those arguments, a port for webhooks, and the store in `folder`.
+    pub(crate) fn start_with(arguments: &[String], folder: &Path) -> Watch {
+        let place = TempDir::new("bench-log");
+        let log = place.path().join("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_crowsnest"));
         command
-            .args([
-                "watch",
-                "--interval",
-                "3600",
-                "--listen",
-                "127.0.0.1:0",
-                "--data-dir",
-            ])
+            .args(["watch", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
-            .args(["--registry", &source(emulator)])
-            .args(is_backfill.then_some("--all-images"))
+            .args(arguments)
             .envs(CREDENTIALS.iter().copied())
             .env("CROWSNEST_ARTIFACTORY_WEBHOOK_SECRET", SECRET)
             .stdin(Stdio::null())
@@ -259,10 +278,12 @@ impl Watch {
             process: command.spawn().unwrap(),
             address: String::new(),
             log,
+            _place: place,
         };
-        let said = watch.wait_for("listening for webhooks on=\"");
-        let (_, rest) = said.split_once("listening for webhooks on=\"").unwrap();
-        watch.address = rest.split(' ').next().unwrap().to_owned();
+        let said = watch.wait_for("127.0.0.1:");
+        let (_, rest) = said.split_once("127.0.0.1:").unwrap();
+        let port = rest.split(' ').next().unwrap();
+        watch.address = format!("127.0.0.1:{port}");
         watch
     }
 
@@ -276,6 +297,28 @@ impl Watch {
         }
         panic!("it never said `{text}`");
     }
+
+    pub(crate) fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends `n` events by `n_senders` at once; returns how many were accepted.
+pub(crate) fn send_events(address: &str, n_senders: u64, n: u64, n_images: u64) -> u64 {
+    let stop = AtomicBool::new(false);
+    let n_accepted = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for at in 0..n_senders {
+            let (stop, n_accepted) = (&stop, &n_accepted);
+            scope.spawn(move || send(address, at, n_senders, n_images, stop, n_accepted));
+        }
+        while n_accepted.load(Ordering::Relaxed) < n {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    n_accepted.into_inner()
 }
 
 /// Milliseconds that a small write takes to reach the disk.
