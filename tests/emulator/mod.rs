@@ -5,7 +5,7 @@
 //! `reference/registries.md` sections A and F say Artifactory answers, a log of all requests, and
 //! a storage that can be looked into. Everything listens on 127.0.0.1 and lives in memory, except
 //! layers, which stay in the upstream. What differs between servers is a switch, see
-//! [`switches::TABLE`]. Not here: webhooks, users' administration, Xray.
+//! [`switch_table::TABLE`]. Not here: webhooks, users' administration, Xray.
 //!
 //! *Invariant:* the emulator shows our reading of Artifactory and nothing of our own client; it
 //! shares no code with `src/`.
@@ -32,6 +32,7 @@ mod seed;
 pub(crate) mod server;
 mod storage;
 mod storage_api;
+mod switch_table;
 mod switches;
 mod time;
 mod upstream;
@@ -45,7 +46,7 @@ pub(crate) use auth::User;
 pub(crate) use message::Door;
 pub(crate) use repositories::{Class, Repository};
 pub(crate) use seed::Times;
-pub(crate) use switches::TABLE as SWITCHES;
+pub(crate) use switch_table::TABLE as SWITCHES;
 
 use auth::Sessions;
 use message::Request;
