@@ -19,6 +19,7 @@ mod aql_json;
 mod aql_rows;
 mod aql_text;
 mod auth;
+mod faults;
 mod files;
 mod layout;
 mod listing;
@@ -126,6 +127,7 @@ pub(crate) struct State {
     faults: AtomicU64,
     blob_faults: AtomicU64,
     fault_turns: AtomicU64,
+    fault_draws: AtomicU64,
     aql_running: AtomicU64,
     addresses: OnceLock<(SocketAddr, SocketAddr)>,
 }
@@ -156,6 +158,7 @@ impl Emulator {
             faults: AtomicU64::new(0),
             blob_faults: AtomicU64::new(0),
             fault_turns: AtomicU64::new(0),
+            fault_draws: AtomicU64::new(0),
             aql_running: AtomicU64::new(0),
             addresses: OnceLock::new(),
         });
@@ -203,7 +206,7 @@ impl Emulator {
     }
 
     /// Sets a switch; the counts of faults (`fault_every`, `fault_times`, `blob_fault_times`)
-    /// begin anew. Panics on an unknown name or a wrong value.
+    /// and of requests that faults are drawn for begin anew. Panics on an unknown name or a wrong value.
     pub(crate) fn set(&self, name: &str, value: &str) {
         let mut switches = self
             .state
@@ -216,6 +219,7 @@ impl Emulator {
         self.state.faults.store(0, Ordering::Relaxed);
         self.state.blob_faults.store(0, Ordering::Relaxed);
         self.state.fault_turns.store(0, Ordering::Relaxed);
+        self.state.fault_draws.store(0, Ordering::Relaxed);
     }
 
     /// All requests so far on all listeners, in order of arrival.

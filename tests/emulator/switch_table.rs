@@ -25,7 +25,7 @@ pub(crate) const TABLE: &[(&str, &str, &str)] = &[
     (
         "fault_seed",
         "0",
-        "0: exactly every Nth request; else which ones fail is drawn from this seed",
+        "0: fault_every is exactly every Nth request; else which ones fail is drawn from this seed",
     ),
     (
         "fault_status",
@@ -39,6 +39,42 @@ pub(crate) const TABLE: &[(&str, &str, &str)] = &[
         "only requests whose target contains this text can fail",
     ),
     ("fault_times", "0", "stop after so many failures (0: never)"),
+    (
+        "fault_429",
+        "0",
+        "per mille of requests answered 429, half of them with Retry-After",
+    ),
+    ("fault_5xx", "0", "per mille answered 500, 502, 503 or 504"),
+    (
+        "fault_cut",
+        "0",
+        "per mille whose body ends in the middle with the connection",
+    ),
+    (
+        "fault_wrong",
+        "0",
+        "per mille of manifests, blobs and files with one byte changed",
+    ),
+    (
+        "fault_slow",
+        "0",
+        "per mille whose body trickles for half a second",
+    ),
+    (
+        "fault_loop_link",
+        "0",
+        "per mille of tag lists and catalogs whose Link names the page itself",
+    ),
+    (
+        "fault_login",
+        "0",
+        "per mille answered with a login page and status 200",
+    ),
+    (
+        "fault_expired",
+        "0",
+        "per mille of blobs and files redirected to a signed URL that has expired",
+    ),
     ("delay_ms", "0", "wait before every answer"),
     // Authentication.
     (
