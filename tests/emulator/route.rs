@@ -10,6 +10,7 @@ use super::message::{Door, Request, Response};
 use super::push::Pushed;
 use super::repositories::not_found_repository;
 use super::server::lock;
+use super::subscriptions;
 
 /// Longest AQL query that is read at all, in bytes.
 const QUERY_BYTES: u64 = 1024 * 1024;
@@ -66,6 +67,11 @@ impl State {
                 .header("Docker-Distribution-Api-Version", "registry/2.0");
         }
         let path = request.path.clone();
+        if let Some(rest) = path.strip_prefix(subscriptions::PATH)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return self.answer_subscriptions(request, rest);
+        }
         let Some(path) = path.strip_prefix("/artifactory/") else {
             return Response::status_error(404, "Not Found");
         };

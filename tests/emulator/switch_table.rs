@@ -271,4 +271,61 @@ pub(crate) const TABLE: &[(&str, &str, &str)] = &[
         "more queries at a time get 429 (0: no limit)",
     ),
     ("aql_delay_ms", "0", "time every query takes"),
+    // Webhooks.
+    (
+        "webhook_sign",
+        "new",
+        "new (hex HMAC-SHA256) or sha1 (sha1= and hex HMAC-SHA1, obsolete)",
+    ),
+    (
+        "webhook_form",
+        "nested",
+        "nested or flat (oldest: data and event_type at the top, no domain)",
+    ),
+    (
+        "webhook_image_name",
+        "last",
+        "last (segment of the path, as live) or full (as documented)",
+    ),
+    ("webhook_origin", "on", "off: no jpd_origin, as self-hosted"),
+    (
+        "webhook_user_context",
+        "on",
+        "off: no userContext, as before it came",
+    ),
+    (
+        "webhook_order",
+        "children-first",
+        "children-first, tag-first, shuffled: events of a list (UNCONFIRMED)",
+    ),
+    (
+        "webhook_deleted_sha256",
+        "on",
+        "off: sha256 and size of a deletion are empty (UNCONFIRMED either way)",
+    ),
+    (
+        "webhook_remote_pushed",
+        "off",
+        "on: pulling through a remote is a push too (UNCONFIRMED either way)",
+    ),
+    (
+        "webhook_duplicates",
+        "0",
+        "every event is sent so many times more",
+    ),
+    (
+        "webhook_retry_wait_ms",
+        "10000",
+        "wait between the five tries of a delivery",
+    ),
+    (
+        "webhook_timeout_ms",
+        "30000",
+        "time for one try of a delivery with redirects and answer",
+    ),
+    (
+        "webhook_strict_urls",
+        "off",
+        "on: URLs of private addresses are refused, as the server does at first",
+    ),
 ];

@@ -1,11 +1,15 @@
 //! What the emulator says on the wire, one table or case for each behaviour that no other client
 //! shows. Here: sending a request; in the files: access, registry protocol and files, AQL,
-//! faults.
+//! faults, webhooks.
 
 mod access;
 mod aql;
 mod faults;
 mod registry;
+mod subscriptions;
+mod webhook_artifacts;
+mod webhook_events;
+mod webhooks;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
