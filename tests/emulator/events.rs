@@ -75,11 +75,8 @@ impl State {
             return content;
         }
         if !is_child {
-            let children = lock(&self.held).remove(&image).unwrap_or_default();
-            match order {
-                "children-first" => events.splice(0..0, children).for_each(drop),
-                _ => events.extend(children),
-            }
+            let children = lock(&self.held).remove(&image);
+            events.extend(children.unwrap_or_default());
         }
         if order == "shuffled" {
             let seed = u64::from_str_radix(&content.sha256[..15], 16).unwrap_or(0);

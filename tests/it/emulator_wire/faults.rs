@@ -6,7 +6,7 @@ use super::{ACCEPT, Answer, BASIC, BLOB, MANIFEST, get, raw, seeded, send};
 use crate::emulator::Emulator;
 
 const MANIFEST_PATH: &str = "/v2/docker-local/app/manifests/1";
-const TAGS_PATH: &str = "/v2/docker-local/app/tags/list?n=5";
+const TAGS_PATH: &str = "/v2/docker-local/app/tags/list?n=1";
 
 /// An emulator whose every request gets one kind of fault.
 fn broken(switch: &str) -> Emulator {
@@ -24,9 +24,14 @@ fn statuses(emulator: &Emulator, n: usize) -> Vec<u16> {
     (0..n).map(|_| get(emulator, "/v2/", &[]).status).collect()
 }
 
-fn n_different_bytes(left: &[u8], right: &[u8]) -> usize {
+/// The position of the one byte that differs.
+#[track_caller]
+fn wrong_byte(left: &[u8], right: &[u8]) -> usize {
     assert_eq!(left.len(), right.len());
-    left.iter().zip(right).filter(|(a, b)| a != b).count()
+    let differ = |&at: &usize| left[at] != right[at];
+    let positions: Vec<usize> = (0..left.len()).filter(differ).collect();
+    assert_eq!(positions.len(), 1, "{positions:?}");
+    positions[0]
 }
 
 #[test]
@@ -68,37 +73,23 @@ fn a_cut_body_ends_in_the_middle() {
 fn one_byte_of_manifests_blobs_and_files_is_wrong() {
     let emulator = broken("fault_wrong");
     let file = "/artifactory/docker-local/app/1/manifest.json";
-    for path in [MANIFEST_PATH, file] {
+    let mut positions = Vec::new();
+    for path in [MANIFEST_PATH, file, MANIFEST_PATH, file] {
         let answer = get(&emulator, path, &[ACCEPT]);
-        assert_eq!(
-            n_different_bytes(answer.body.as_bytes(), MANIFEST),
-            1,
-            "{path}"
-        );
-        let head = send(
-            "HEAD",
-            &format!("http://{}{path}", emulator.host()),
-            &[BASIC, ACCEPT],
-            "",
-        );
-        assert_eq!(
-            answer.header("x-checksum-sha256"),
-            head.header("x-checksum-sha256")
-        );
+        positions.push(wrong_byte(answer.body.as_bytes(), MANIFEST));
+        let url = format!("http://{}{path}", emulator.host());
+        let head = send("HEAD", &url, &[BASIC, ACCEPT], "");
+        let checksum = "x-checksum-sha256";
+        assert_eq!(answer.header(checksum), head.header(checksum));
     }
-    let blob = get(&emulator, &blob_path(), &[]).body;
-    assert_eq!(n_different_bytes(blob.as_bytes(), b"hello"), 1);
+    positions.dedup();
+    assert!(positions.len() > 1, "always at {positions:?}");
+    wrong_byte(get(&emulator, &blob_path(), &[]).body.as_bytes(), b"hello");
     assert!(get(&emulator, TAGS_PATH, &[]).json()["tags"].is_array());
     emulator.set("redirect", "all");
-    let location = get(&emulator, &blob_path(), &[])
-        .header("location")
-        .to_owned();
-    let blob = send("GET", &location, &[], "").body;
-    assert_eq!(
-        n_different_bytes(blob.as_bytes(), b"hello"),
-        1,
-        "from the blob host"
-    );
+    let redirect = get(&emulator, &blob_path(), &[]);
+    let from_blob_host = send("GET", redirect.header("location"), &[], "");
+    wrong_byte(from_blob_host.body.as_bytes(), b"hello");
 }
 
 #[test]
@@ -115,6 +106,7 @@ fn a_slow_body_trickles() {
 #[test]
 fn a_looping_link_names_its_own_page() {
     let emulator = broken("fault_loop_link");
+    emulator.seed("docker-local", "app", "2", MANIFEST);
     let looping = format!("<{TAGS_PATH}>; rel=\"next\"");
     assert_eq!(get(&emulator, TAGS_PATH, &[]).header("link"), looping);
     assert_eq!(get(&emulator, MANIFEST_PATH, &[ACCEPT]).header("link"), "");
