@@ -7,9 +7,10 @@
 use std::io::Read;
 
 use super::State;
+use super::faults::{Spoiled, fault_left};
 use super::message::{Payload, Request, Response};
 use super::registry::file_headers;
-use super::route::fault_left;
+
 use super::storage::{Item, Key};
 use super::time::now;
 
@@ -55,10 +56,7 @@ impl State {
         };
         let (mut reader, mut length) = (reader, length);
         if switches.on("wrong_blob") {
-            reader = Box::new(Spoiled {
-                reader,
-                done: false,
-            });
+            reader = Box::new(Spoiled::new(reader, 0));
         }
         let (cut, short) = (switches.number("cut_blob"), switches.number("short_blob"));
         let applies = (cut > 0 || short > 0)
@@ -141,21 +139,4 @@ fn parse_range(range: &str, size: u64) -> Option<(u64, u64)> {
         }
     };
     (start < end).then_some((start, end))
-}
-
-/// Changes the first byte that passes.
-struct Spoiled {
-    reader: Box<dyn Read + Send>,
-    done: bool,
-}
-
-impl Read for Spoiled {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        if read > 0 && !self.done {
-            buffer[0] ^= 1;
-            self.done = true;
-        }
-        Ok(read)
-    }
 }

@@ -3,9 +3,9 @@
 //!
 //! In: a [`Config`] (repositories, users, the upstream's URL), then HTTP. Out: HTTP as
 //! `reference/registries.md` sections A and F say Artifactory answers, a log of all requests, and
-//! a storage that can be looked into. Everything listens on 127.0.0.1 and lives in memory, except
+//! a storage that can be looked into; and webhooks, with a record of every delivery. Everything listens on 127.0.0.1 and lives in memory, except
 //! layers, which stay in the upstream. What differs between servers is a switch, see
-//! [`switches::TABLE`]. Not here: webhooks, users' administration, Xray.
+//! [`switch_table::TABLE`]. Not here: users' administration, Xray.
 //!
 //! *Invariant:* the emulator shows our reading of Artifactory and nothing of our own client; it
 //! shares no code with `src/`.
@@ -13,12 +13,16 @@
 // Each user of this module (the tests, the binary of its own) uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod ant;
 mod aql;
 mod aql_answer;
 mod aql_json;
 mod aql_rows;
 mod aql_text;
 mod auth;
+mod deliveries;
+mod events;
+mod faults;
 mod files;
 mod layout;
 mod listing;
@@ -32,6 +36,8 @@ mod seed;
 pub(crate) mod server;
 mod storage;
 mod storage_api;
+mod subscriptions;
+mod switch_table;
 mod switches;
 mod time;
 mod upstream;
@@ -42,16 +48,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use auth::User;
+pub(crate) use deliveries::Delivery;
 pub(crate) use message::Door;
 pub(crate) use repositories::{Class, Repository};
 pub(crate) use seed::Times;
-pub(crate) use switches::TABLE as SWITCHES;
+pub(crate) use switch_table::TABLE as SWITCHES;
 
 use auth::Sessions;
+use deliveries::{Outbox, Sending};
+use events::Held;
 use message::Request;
 use push::Upload;
 use server::{Listener, lock};
 use storage::Storage;
+use subscriptions::Subscriptions;
 use switches::Switches;
 use upstream::Upstream;
 
@@ -109,6 +119,7 @@ pub(crate) struct Emulator {
     main: Listener,
     blob_host: Listener,
     ports: Mutex<HashMap<String, Listener>>,
+    sending: Sending,
 }
 
 /// What the threads share.
@@ -121,10 +132,14 @@ pub(crate) struct State {
     sessions: Mutex<Sessions>,
     uploads: Mutex<HashMap<String, Upload>>,
     log: Mutex<Vec<Logged>>,
+    subscriptions: Subscriptions,
+    held: Held,
+    outbox: Arc<Outbox>,
     numbers: AtomicU64,
     faults: AtomicU64,
     blob_faults: AtomicU64,
     fault_turns: AtomicU64,
+    fault_draws: AtomicU64,
     aql_running: AtomicU64,
     addresses: OnceLock<(SocketAddr, SocketAddr)>,
 }
@@ -151,10 +166,14 @@ impl Emulator {
             sessions: Mutex::default(),
             uploads: Mutex::default(),
             log: Mutex::default(),
+            subscriptions: Mutex::default(),
+            held: Mutex::default(),
+            outbox: Arc::default(),
             numbers: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             blob_faults: AtomicU64::new(0),
             fault_turns: AtomicU64::new(0),
+            fault_draws: AtomicU64::new(0),
             aql_running: AtomicU64::new(0),
             addresses: OnceLock::new(),
         });
@@ -167,11 +186,13 @@ impl Emulator {
         state
             .addresses
             .get_or_init(|| (main.address(), blob_host.address()));
+        let sending = state.outbox.start();
         Ok(Emulator {
             state,
             main,
             blob_host,
             ports: Mutex::default(),
+            sending,
         })
     }
 
@@ -202,7 +223,7 @@ impl Emulator {
     }
 
     /// Sets a switch; the counts of faults (`fault_every`, `fault_times`, `blob_fault_times`)
-    /// begin anew. Panics on an unknown name or a wrong value.
+    /// and of requests that faults are drawn for begin anew. Panics on an unknown name or a wrong value.
     pub(crate) fn set(&self, name: &str, value: &str) {
         let mut switches = self
             .state
@@ -215,6 +236,7 @@ impl Emulator {
         self.state.faults.store(0, Ordering::Relaxed);
         self.state.blob_faults.store(0, Ordering::Relaxed);
         self.state.fault_turns.store(0, Ordering::Relaxed);
+        self.state.fault_draws.store(0, Ordering::Relaxed);
     }
 
     /// All requests so far on all listeners, in order of arrival.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::State;
+use super::events::Promoted;
 use super::layout::{Manifest, find_manifest};
 use super::message::{Request, Response};
 use super::storage::{Item, Key, Storage, is_manifest, is_platform_folder, join};
@@ -52,6 +53,7 @@ impl State {
             None => self.storage().tags(source, image).into_iter().collect(),
         };
         let mut moved = Vec::new();
+        let mut promoted = Vec::new();
         for tag in &tags {
             let target_tag = match (&promotion.tag, &promotion.target_tag) {
                 (Some(_), Some(target_tag)) => target_tag,
@@ -69,6 +71,11 @@ impl State {
                 let new = if folder == tag { target_tag } else { folder };
                 let from = (source, join(image, folder));
                 let to = (target.as_str(), join(target_image, new));
+                promoted.push(Promoted {
+                    files: self.files_of(source, &from.1),
+                    to: to.1.clone(),
+                    tag: Some(target_tag.clone()).filter(|_| folder == tag),
+                });
                 let copied = self.copy_folder(&from, &to, target_image, new, user);
                 if let Err(response) =
                     self.copy_upstream(&copied, source, image, &to, target_image, new)
@@ -84,6 +91,8 @@ impl State {
         if !promotion.copy {
             self.remove_moved(source, image, &tags, &moved);
         }
+        let kind = if promotion.copy { "copied" } else { "moved" };
+        self.emit_promoted(source, &target, &promoted, kind, user);
         Response::text(200, "Promotion ended successfully\n")
     }
 

@@ -7,7 +7,7 @@
 use serde_json::json;
 
 use super::State;
-use super::layout::{Manifest, Place, Unknown, find_blob, put_manifest};
+use super::layout::{Manifest, Place, Unknown, find_blob, find_manifest};
 use super::message::{Request, Response};
 use super::server::lock;
 use super::storage::{Item, Key, Location};
@@ -207,7 +207,7 @@ impl State {
             now: now(),
             unknown: Unknown::Absent,
         };
-        put_manifest(&mut self.storage_mut(), &place, &bytes, &manifest, &labels);
+        self.put_pushed(&place, &bytes, &manifest, &labels);
         let mut response = Response::new(201)
             .header(
                 "Location",
@@ -224,17 +224,14 @@ impl State {
 
     /// `DELETE` of a manifest by tag or digest: the folder goes.
     pub(crate) fn answer_delete_manifest(&self, pushed: &Pushed, reference: &str) -> Response {
-        let mut storage = self.storage_mut();
         let target = pushed.key;
-        match super::layout::find_manifest(&storage, target, pushed.image, reference) {
+        let found = find_manifest(&self.storage(), target, pushed.image, reference);
+        match found {
             Some(key) => {
-                storage.tree_mut(target).remove_below(&key.path);
+                self.remove_deleted(target, &key.path, pushed.user);
                 Response::new(202)
             }
-            None => {
-                drop(storage);
-                self.missing("MANIFEST_UNKNOWN", "manifest unknown", pushed.image)
-            }
+            None => self.missing("MANIFEST_UNKNOWN", "manifest unknown", pushed.image),
         }
     }
 }

@@ -6,10 +6,11 @@
 use serde_json::json;
 
 use super::State;
+use super::events::files_in;
 use super::layout::{Manifest, Place, Unknown, find_blob, find_manifest, put_manifest};
 use super::message::{Payload, Request, Response};
 use super::repositories::Source;
-use super::storage::{Item, Key, Location, Storage};
+use super::storage::{Item, Key, Location, Storage, join};
 use super::time::{http_date, now, parse_http_date};
 use super::upstream::{Hashes, HashingReader};
 
@@ -190,6 +191,9 @@ impl State {
             unknown,
         };
         put_manifest(&mut storage, &place, &bytes, &manifest, &[]);
+        let files = files_in(&storage, &cache, &join(image, &folder));
+        drop(storage);
+        self.emit_cached(&cache, &files);
         Ok(())
     }
 

@@ -1,9 +1,7 @@
-//! From a request's path to the function that answers it, and the faults that strike before.
+//! From a request's path to the function that answers it.
 //!
 //! Source: `reference/registries.md` A1 (addressing), F1. *Invariant:* every answer, also a fault,
 //! carries `X-JFrog-Version`, `X-Artifactory-Id` and `X-Artifactory-Node-Id`.
-
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
@@ -12,6 +10,7 @@ use super::message::{Door, Request, Response};
 use super::push::Pushed;
 use super::repositories::not_found_repository;
 use super::server::lock;
+use super::subscriptions;
 
 /// Longest AQL query that is read at all, in bytes.
 const QUERY_BYTES: u64 = 1024 * 1024;
@@ -30,10 +29,19 @@ struct Address {
 impl State {
     /// Answers any request on any listener.
     pub(crate) fn answer(&self, request: &mut Request) -> Response {
-        let mut response = match self.fault(request) {
+        let drawn = self.draw_fault(request);
+        let mut response = match self.refusal(request, drawn) {
             Some(response) => response,
-            None if request.door == Door::BlobHost => self.answer_blob_host(request),
-            None => self.dispatch(request),
+            None => {
+                let response = match request.door {
+                    Door::BlobHost => self.answer_blob_host(request),
+                    _ => self.dispatch(request),
+                };
+                match drawn {
+                    Some(drawn) => self.spoil(request, response, drawn),
+                    None => response,
+                }
+            }
         };
         let switches = self.switches();
         if response.bytes_per_pause.is_none() && switches.number("slow_bytes") > 0 {
@@ -59,6 +67,11 @@ impl State {
                 .header("Docker-Distribution-Api-Version", "registry/2.0");
         }
         let path = request.path.clone();
+        if let Some(rest) = path.strip_prefix(subscriptions::PATH)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return self.answer_subscriptions(request, rest);
+        }
         let Some(path) = path.strip_prefix("/artifactory/") else {
             return Response::status_error(404, "Not Found");
         };
@@ -247,51 +260,6 @@ impl State {
         }
     }
 
-    /// The answer of a server that is not well, if this request is to get one.
-    fn fault(&self, request: &Request) -> Option<Response> {
-        let switches = self.switches();
-        std::thread::sleep(switches.pause("delay_ms"));
-        if request.door == Door::BlobHost {
-            return None;
-        }
-        match switches.text("suspended") {
-            "off" => {}
-            "on" => {
-                let to = "https://landing.jfrog.com/reactivate-server/emulator";
-                return Some(Response::new(302).header("Location", to));
-            }
-            to => return Some(Response::new(302).header("Location", to)),
-        }
-        if switches.on("login_page") {
-            let page = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please log in</body></html>";
-            return Some(Response::new(200).body("text/html; charset=utf-8", page.into()));
-        }
-        let every = switches.number("fault_every");
-        if every == 0 || !request.target.contains(switches.text("fault_path")) {
-            return None;
-        }
-        let turn = self.fault_turns.fetch_add(1, Ordering::Relaxed) + 1;
-        let strikes = match switches.number("fault_seed") {
-            0 => turn.is_multiple_of(every),
-            seed => scramble(seed.wrapping_add(turn)).is_multiple_of(every),
-        };
-        if !strikes || !fault_left(&self.faults, switches.number("fault_times")) {
-            return None;
-        }
-        let mut response = match switches.status("fault_status") {
-            Some(status) => Response::status_error(status, "emulated fault"),
-            None => {
-                let mut cut = Response::text(200, "cut before the end");
-                cut.cut_after = Some(3);
-                cut
-            }
-        };
-        if !switches.text("fault_retry_after").is_empty() {
-            response = response.header("Retry-After", switches.text("fault_retry_after"));
-        }
-        Some(response)
-    }
-
     /// Adds a body's text to the newest request of the log that has none and is an AQL query.
     fn log_body(&self, text: &str) {
         let mut log = lock(&self.log);
@@ -303,12 +271,6 @@ impl State {
             request.body = Some(text.to_owned());
         }
     }
-}
-
-/// Counts a fault; false when `limit` faults (0: no limit) have struck already.
-pub(crate) fn fault_left(struck: &AtomicU64, limit: u64) -> bool {
-    let before = struck.fetch_add(1, Ordering::Relaxed);
-    limit == 0 || before < limit
 }
 
 /// Image, kind and reference of what is behind `/v2/<key>/`.
@@ -327,12 +289,4 @@ fn split_route(rest: &str) -> Option<(&str, &'static str, &str)> {
         }
     }
     None
-}
-
-/// SplitMix64: a number that looks drawn by chance and is the same every time.
-fn scramble(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

@@ -49,6 +49,28 @@ impl Emulator {
         format!("sha256:{}", content.sha256)
     }
 
+    /// The same as if a client had pushed it, with the webhook events of a push; for a list of
+    /// platforms, call it for each platform's manifest with its digest as the tag first.
+    pub(crate) fn seed_pushed(&self, repo: &str, image: &str, tag: &str, bytes: &[u8]) -> String {
+        let parsed = Manifest::parse(bytes, "");
+        let labels = self.state.labels(&parsed);
+        let place = Place {
+            repo,
+            image,
+            folder: tag,
+            by: "admin",
+            now: now(),
+            unknown: Unknown::Absent,
+        };
+        let content = self.state.put_pushed(&place, bytes, &parsed, &labels);
+        format!("sha256:{}", content.sha256)
+    }
+
+    /// Removes a file or folder as [`Emulator::remove`] does, with the webhook events of a deletion.
+    pub(crate) fn remove_deleted(&self, repo: &str, path: &str) -> usize {
+        self.state.remove_deleted(repo, path, "admin")
+    }
+
     /// Makes a blob known, so that manifests seeded later have it; returns its digest.
     pub(crate) fn seed_blob(&self, bytes: &[u8]) -> String {
         let content = self.state.storage_mut().remember(content_of(bytes));

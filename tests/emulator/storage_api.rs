@@ -190,10 +190,7 @@ impl State {
             return Response::status_error(403, "Forbidden");
         }
         if request.method == "DELETE" {
-            let mut storage = self.storage_mut();
-            let tree = storage.tree_mut(&repo);
-            tree.remove(&Key::parse(path));
-            tree.remove_below(path);
+            self.remove_deleted(&repo, path, &user.name);
             return Response::new(204);
         }
         let Some(item) = item.filter(|_| request.is_read()) else {

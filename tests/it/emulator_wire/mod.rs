@@ -1,9 +1,18 @@
 //! What the emulator says on the wire, one table or case for each behaviour that no other client
-//! shows. Here: sending a request; in the files: access, registry protocol and files, AQL.
+//! shows. Here: sending a request; in the files: access, registry protocol and files, AQL,
+//! faults, webhooks.
 
 mod access;
 mod aql;
+mod faults;
 mod registry;
+mod subscriptions;
+mod webhook_artifacts;
+mod webhook_events;
+mod webhooks;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
 use serde_json::Value;
 use ureq::http;
@@ -88,4 +97,17 @@ pub(crate) fn aql(emulator: &Emulator, query: &str) -> Answer {
         &[BASIC, ("Content-Type", "text/plain")],
         query,
     )
+}
+
+/// Sends a bare request and returns everything until the server closes the connection.
+pub(crate) fn raw(emulator: &Emulator, path: &str) -> String {
+    let mut stream = TcpStream::connect(emulator.host()).expect("the emulator listens");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}: {}\r\n\r\n",
+        BASIC.0, BASIC.1
+    );
+    stream.write_all(request.as_bytes()).expect("sending");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
 }

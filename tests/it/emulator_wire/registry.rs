@@ -1,11 +1,8 @@
 //! The registry protocol, files by path and the storage API.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
 use serde_json::json;
 
-use super::{ACCEPT, BASIC, BLOB, MANIFEST, get, seeded, send};
+use super::{ACCEPT, BASIC, BLOB, MANIFEST, get, raw, seeded, send};
 use crate::emulator::{Class, Config, Emulator, Repository};
 
 #[test]
@@ -165,19 +162,6 @@ fn blobs_have_ranges_and_redirects() {
     emulator.set("redirect_expires_ms", "0");
     let expired = get(&emulator, &path, &[]).header("location").to_owned();
     assert_eq!(send("GET", &expired, &[], "").status, 403);
-}
-
-/// Sends a bare request and returns everything until the server closes the connection.
-fn raw(emulator: &Emulator, path: &str) -> String {
-    let mut stream = TcpStream::connect(emulator.host()).expect("the emulator listens");
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}: {}\r\n\r\n",
-        BASIC.0, BASIC.1
-    );
-    stream.write_all(request.as_bytes()).expect("sending");
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    answer
 }
 
 #[test]
