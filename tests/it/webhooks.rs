@@ -576,3 +576,91 @@ fn what_happened_while_nobody_watched_is_found_after_a_restart() {
         ended.stderr
     );
 }
+
+#[test]
+fn an_artifactory_that_sends_by_itself_is_followed() {
+    for (signing, form, order) in [
+        (true, "nested", "children-first"),
+        (false, "flat", "tag-first"),
+        (true, "nested", "shuffled"),
+    ] {
+        let emulator = artifactory();
+        emulator.set("webhook_form", form);
+        emulator.set("webhook_order", order);
+        emulator.set("webhook_duplicates", "2");
+        let place = with_secret("subscribed");
+        let (mut running, _) = watching(&place, &emulator, "docker-local");
+        // What the command prints is what the server takes.
+        let url = format!("http://{}/hook", running.address());
+        let registry = format!(
+            "type=artifactory,registry={},api={},repository=docker-local",
+            emulator.host(),
+            emulator.base_url()
+        );
+        let (_, text) = place.run(
+            "webhook",
+            &["print", "--url", &url, "--registry", &registry],
+        );
+        let json = text
+            .split("<<'EOF'\n")
+            .nth(1)
+            .unwrap()
+            .split("EOF")
+            .next()
+            .unwrap();
+        let mut subscription: Value =
+            serde_json::from_str(&json.replace("THE_SECRET", SECRET)).unwrap();
+        subscription["handlers"][0]["use_secret_for_signing"] = json!(signing);
+        emulator.subscribe(&subscription);
+
+        let mut entries = Vec::new();
+        for architecture in ["amd64", "arm64"] {
+            let (child, blobs) = manifest(architecture, "multi");
+            blobs.iter().for_each(|blob| {
+                emulator.seed_blob(blob);
+            });
+            let digest = crate::fake_registry::digest(&child);
+            emulator.seed_pushed("docker-local", "team/multi", &digest, &child);
+            entries.push(json!({
+                "mediaType": crate::fake_registry::OCI_MANIFEST, "digest": digest, "size": child.len(),
+                "platform": {"os": "linux", "architecture": architecture},
+            }));
+        }
+        let index = json!({"schemaVersion": 2, "mediaType": crate::fake_registry::OCI_INDEX, "manifests": entries});
+        emulator.seed_pushed(
+            "docker-local",
+            "team/multi",
+            "1",
+            index.to_string().as_bytes(),
+        );
+        running.wait_for("both platforms are indexed", || {
+            place.stored().images().len() == 2
+        });
+
+        // Overwritten: deleted, then pushed.
+        let (single, blobs) = manifest("amd64", "single");
+        blobs.iter().for_each(|blob| {
+            emulator.seed_blob(blob);
+        });
+        let digest = emulator.seed_pushed("docker-local", "team/multi", "1", &single);
+        running.wait_for("the tag moved", || {
+            place.stored().tag_digests() == [digest.clone()]
+        });
+        running.wait_for("it is indexed", || place.stored().images().len() == 1);
+        emulator.remove_deleted("docker-local", "team/multi/1");
+        running.wait_for("it is gone", || images(&place).is_empty());
+        emulator.wait_for_deliveries();
+        let statuses: BTreeSet<_> = emulator
+            .deliveries()
+            .into_iter()
+            .map(|sent| sent.outcome)
+            .collect();
+        assert!(
+            statuses
+                .iter()
+                .all(|outcome| matches!(outcome, Ok(202 | 204))),
+            "{statuses:?}"
+        );
+        running.stop();
+    }
+}
