@@ -96,6 +96,7 @@ impl Crowsnest {
             process,
             log,
             started,
+            patience: PATIENCE,
             peak_kib: 0,
         }
     }
@@ -161,10 +162,17 @@ pub(crate) struct Running<'a> {
     process: Child,
     log: PathBuf,
     started: Instant,
+    patience: Duration,
     peak_kib: u64,
 }
 
 impl Running<'_> {
+    /// Sets how long it may take, and each wait for it.
+    pub(crate) fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -187,8 +195,9 @@ impl Running<'_> {
         let started = Instant::now();
         while !is_so() {
             assert!(
-                started.elapsed() < PATIENCE,
-                "not so after {PATIENCE:?}: {what}\n{}",
+                started.elapsed() < self.patience,
+                "not so after {:?}: {what}\n{}",
+                self.patience,
                 self.said()
             );
             std::thread::sleep(LOOK);
@@ -277,10 +286,14 @@ impl Running<'_> {
             if is_enough(&self.said()) {
                 return true;
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > self.patience {
                 let _ = self.process.kill();
                 let _ = self.process.wait();
-                panic!("crowsnest still ran after {PATIENCE:?}:\n{}", self.said());
+                panic!(
+                    "crowsnest still ran after {:?}:\n{}",
+                    self.patience,
+                    self.said()
+                );
             }
             std::thread::sleep(LOOK);
         }

@@ -23,6 +23,7 @@ mod real;
 mod real_images;
 mod registry;
 mod sender;
+mod soak;
 mod sources;
 mod stored;
 mod survival;

@@ -18,7 +18,7 @@ use crate::temp_dir::TempDir;
 
 const KILLS: u64 = 500;
 
-fn source(emulator: &Emulator) -> String {
+pub(crate) fn source(emulator: &Emulator) -> String {
     format!(
         "type=artifactory,registry={},api={},repository=docker-local",
         emulator.host(),
@@ -27,7 +27,7 @@ fn source(emulator: &Emulator) -> String {
 }
 
 /// Seeds an image of three layers: one that all have, one that ten have, one of its own.
-fn seed(emulator: &Emulator, n: u64) {
+pub(crate) fn seed(emulator: &Emulator, n: u64) {
     let tars = [
         dpkg_tar("base"),
         dpkg_tar(&format!("runtime-{}", n / 10)),
