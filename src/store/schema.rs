@@ -238,3 +238,51 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_of_every_earlier_version_are_brought_up_to_date() {
+        for version in 0..STEPS.len() {
+            let mut connection = Connection::open_in_memory().unwrap();
+            for step in &STEPS[..version] {
+                connection.execute_batch(step).unwrap();
+            }
+            connection
+                .pragma_update(None, "user_version", version)
+                .unwrap();
+            if version == 1 {
+                connection
+                    .execute_batch(
+                        "INSERT INTO source (id, name) VALUES (1, 'oci r');
+                         INSERT INTO repository VALUES (1, 1, 'app', 'r/app');
+                         INSERT INTO tag VALUES (1, 1, 'v1', 'sha256:00', 5, 5, NULL);
+                         INSERT INTO job (tag_id, state, next_try, created_at) VALUES (1, 'ready', 7, 7);",
+                    )
+                    .unwrap();
+            }
+            migrate(&mut connection).unwrap();
+            let jobs: Vec<(u8, u64)> = connection
+                .prepare("SELECT lane, next_try FROM job")
+                .unwrap()
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+                .unwrap()
+                .map(|row| row.unwrap())
+                .collect();
+            // Waiting since before there were lanes, and for nothing.
+            assert_eq!(jobs, if version == 1 { vec![(1, 0)] } else { vec![] });
+        }
+    }
+
+    #[test]
+    fn a_store_of_a_later_version_is_left_alone() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection
+            .pragma_update(None, "user_version", STEPS.len() + 1)
+            .unwrap();
+        let err = migrate(&mut connection).unwrap_err();
+        assert!(err.to_string().contains("it has schema"), "{err}");
+    }
+}

@@ -200,6 +200,15 @@ impl FakeRegistry {
         digest
     }
 
+    /// Takes a tag away.
+    pub(crate) fn forget(&self, repository: &str, tag: &str) {
+        let mut content = self.shared.content.write().expect("no test panicked here");
+        content.manifests.remove(&format!("{repository}:{tag}"));
+        if let Some(tags) = content.tags.get_mut(repository) {
+            tags.remove(tag);
+        }
+    }
+
     /// Holds the layers and a configuration that fits them; returns the manifest's bytes.
     pub(crate) fn image_of(&self, layers: &[Layer]) -> Vec<u8> {
         layers.iter().for_each(|layer| self.hold(layer));

@@ -521,3 +521,79 @@ fn jobs_wait_for_an_outage_to_end() {
     assert_eq!(images(&place), set(&["app:0", "app:1", "app:2"]));
     running.stop();
 }
+
+/// A clock for one process, by libfaketime: the file holds what is added to the real one.
+struct Clock(TempDir);
+
+impl Clock {
+    fn new() -> Clock {
+        let clock = Clock(TempDir::new("clock"));
+        clock.set("+0");
+        clock
+    }
+
+    fn set(&self, offset: &str) {
+        // Renamed into its place, so that nobody reads half of it.
+        let file = self.0.write("next", offset);
+        std::fs::rename(file, self.0.path().join("offset")).unwrap();
+    }
+
+    fn given_to(&self, place: Crowsnest) -> Crowsnest {
+        let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+        assert!(
+            std::path::Path::new(library).exists(),
+            "apt-get install faketime"
+        );
+        place
+            .set("LD_PRELOAD", library)
+            .set(
+                "FAKETIME_TIMESTAMP_FILE",
+                &self.0.path().join("offset").display().to_string(),
+            )
+            .set("FAKETIME_NO_CACHE", "1")
+            .set("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_does_no_harm() {
+    let registry = FakeRegistry::start();
+    registry.image("app", "0", &[Layer::plain(&dpkg_tar("app-0"))]);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    registry.hook(move |request| {
+        let is_refused = down.load(Ordering::SeqCst) && request.path.contains("/blobs/");
+        is_refused.then(|| crate::emulator::message::Response::new(503))
+    });
+    let clock = Clock::new();
+    let place = clock.given_to(Crowsnest::new("clock"));
+    let arguments = [
+        "--all-images",
+        "--interval",
+        "1",
+        "--debug",
+        "--registry",
+        &format!("type=oci,registry={}", registry.host()),
+    ];
+    let mut running = place.start(&arguments);
+    running.wait_until(|said| said.contains("image is tried again"));
+    // A wait of some seconds, planned a year ahead as the clock now says.
+    clock.set("-365d");
+    is_down.store(false, Ordering::SeqCst);
+    running.wait_until(|said| said.contains("the clock was set back"));
+    running.wait_for("it is tried again", || images(&place).len() == 1);
+    // What happens from now on has older moments than what happened before.
+    registry.image("app", "1", &[Layer::plain(&dpkg_tar("app-1"))]);
+    running.wait_for("a new tag is seen", || images(&place).len() == 2);
+    registry.forget("app", "0");
+    running.wait_for("a tag that goes is seen", || {
+        images(&place) == set(&["app:1"])
+    });
+    // Ahead: leases of a process that lives do not end.
+    clock.set("+365d");
+    let n_passes = running.said().matches("source listed").count();
+    running.wait_until(|said| said.matches("source listed").count() > n_passes + 1);
+    let again = running.said();
+    assert_eq!(again.matches("image indexed").count(), 2, "{again}");
+    running.stop();
+}
