@@ -164,7 +164,7 @@ impl Client {
         let path = format!("{repository}/blobs/{}", descriptor.digest);
         let scope = scope(repository);
         let open = move |offset: u64| self.open(&path, offset, &scope);
-        Resuming::new(descriptor.size, self.http.stop().clone(), Box::new(open))
+        Resuming::new(descriptor.size, &self.http, Box::new(open))
     }
 
     /// Asks for a blob from `offset` on; for readers that outlive a borrow of the client.

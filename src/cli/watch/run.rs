@@ -9,7 +9,7 @@ use crate::cli;
 use crate::cli::flags::Given;
 use crate::distribution::credentials::Keychain;
 use crate::error::Result;
-use crate::http::{Http, Settings};
+use crate::http::{Http, Settings, Timeouts};
 use crate::image::Platform;
 use crate::log::{Format, Level, Log};
 use crate::registry::{self, Setup};
@@ -23,10 +23,15 @@ use crate::watch::{self, Mode, Outcome, Plan, megabytes};
 const WORKERS: std::ops::RangeInclusive<u64> = 1..=256;
 /// Seconds between listings: up to a day.
 const INTERVAL: std::ops::RangeInclusive<u64> = 1..=86_400;
+/// Seconds of a time-out: a server that takes longer is no use.
+const TIMEOUT: std::ops::RangeInclusive<u64> = 1..=3_600;
+/// Requests at a time to one host.
+const PER_HOST: std::ops::RangeInclusive<u64> = 1..=1_024;
 
 pub(super) fn run(given: Given) -> Result<ExitCode> {
-    let log = log_of(&given);
+    let log = Arc::new(log_of(&given));
     let stop = Stop::default();
+    let timeout = |flag: &str| given.number(flag, TIMEOUT).map(Duration::from_secs);
     let settings = Settings {
         ca_certs: given
             .many("ca-cert")
@@ -38,8 +43,14 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
             .into_iter()
             .map(str::to_owned)
             .collect(),
+        timeouts: Timeouts {
+            connect: timeout("connect-timeout")?,
+            response: timeout("response-timeout")?,
+            stall: timeout("stall-timeout")?,
+        },
+        max_per_host: usize::try_from(given.number("max-per-host", PER_HOST)?).unwrap_or(1),
     };
-    let http = Http::new(&settings, stop.clone())?;
+    let http = Http::new(&settings, stop.clone())?.telling(Arc::clone(&log));
     let keychain = Arc::new(Keychain::load(&cli::variable)?);
     if let Some(warning) = keychain.warning() {
         log.warn("credentials", &[("warning", &warning)]);

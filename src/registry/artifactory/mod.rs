@@ -394,7 +394,7 @@ impl Source for Artifactory {
                 blob.digest.hex()
             );
             let open = move |offset: u64| self.fetch_file(&path, offset);
-            match Resuming::new(blob.size, self.http.stop().clone(), Box::new(open)) {
+            match Resuming::new(blob.size, &self.http, Box::new(open)) {
                 Ok(blob) => {
                     self.note(true);
                     return Ok(Box::new(blob));
@@ -404,15 +404,11 @@ impl Source for Artifactory {
             }
         }
         let (key, image) = self.split(&place.repository)?;
-        let client = self.registry_api(key)?;
+        let (client, scope) = (self.registry_api(key)?, format!("repository:{image}:pull"));
         let path = format!("{image}/blobs/{}", blob.digest);
-        let open =
-            move |offset: u64| client.open(&path, offset, &format!("repository:{image}:pull"));
-        Ok(Box::new(Resuming::new(
-            blob.size,
-            self.http.stop().clone(),
-            Box::new(open),
-        )?))
+        let open = move |offset: u64| client.open(&path, offset, &scope);
+        let blob = Resuming::new(blob.size, &self.http, Box::new(open))?;
+        Ok(Box::new(blob))
     }
 
     fn shown(&self, repository: &Repository) -> String {
