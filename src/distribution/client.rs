@@ -56,6 +56,11 @@ impl Client {
         })
     }
 
+    /// Forgets what the credentials led to: tokens, the way to sign, refusals. Of all siblings.
+    pub(crate) fn forget_credentials(&self) {
+        self.auth.forget();
+    }
+
     /// Sends one request to `path`, relative to the base, and returns whatever is answered but a 401.
     pub(crate) fn request(
         &self,

@@ -438,4 +438,12 @@ impl Source for Artifactory {
                 .extend(facts.clone());
         }
     }
+
+    fn forget_credentials(&self) {
+        self.api.forget_credentials();
+        self.n_misses.store(0, Ordering::Relaxed);
+        // What the old ones could not look at.
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        learnt.retain(|_, value| value != keys::UNKNOWN);
+    }
 }
