@@ -343,7 +343,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if let Ok(secs) = value.parse::<u64>() {
         return Some(Duration::from_secs(secs));
     }
-    let then = millis(value)?;
+    // The last day of 9999, which people write for ever, is past what jiff holds.
+    let then = millis(value).or_else(|| value.contains(" 9999 ").then_some(i64::MAX))?;
     let now = text("date").and_then(millis);
     let now = now.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
     let wait = then.saturating_sub(now);
@@ -417,6 +418,11 @@ pub(crate) mod tests {
             ("18446744073709551615", "", secs(u64::MAX)),
             ("-1", "", None),
             ("soon", date, None),
+            (
+                "Fri, 31 Dec 9999 23:59:59 GMT",
+                date,
+                Some(Duration::from_millis(i64::MAX as u64 - 946_684_799_000)),
+            ),
             (date, "", secs(0)),
             (date, "Fri, 31 Dec 1999 23:59:00 GMT", secs(59)),
             (date, "Sat, 01 Jan 2000 00:00:00 GMT", secs(0)),
