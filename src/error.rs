@@ -110,6 +110,12 @@ impl Error {
         self.0.retry_after
     }
 
+    /// How long nothing is sent to a host that asked for a pause: the work was not tried at all.
+    pub(crate) fn held_for(&self) -> Option<Duration> {
+        self.retry_after()
+            .filter(|_| self.kind() == Kind::Retry && self.status().is_none())
+    }
+
     /// The HTTP status that caused the error, when one did.
     pub(crate) fn status(&self) -> Option<u16> {
         self.0.status

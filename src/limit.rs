@@ -38,6 +38,8 @@ pub(crate) const TAG_CONFIG_BYTES: u64 = 16 << 20;
 pub(crate) const BLOB_BYTES: u64 = 1 << 46;
 /// Indexes inside indexes.
 pub(crate) const INDEX_DEPTH: usize = 4;
+/// Hosts of whose requests an account is kept.
+pub(crate) const HOSTS: usize = 1_000;
 /// Redirects followed for one request.
 pub(crate) const REDIRECTS: usize = 5;
 /// Entries of one layer's tar. The largest real layers have some hundred thousand.

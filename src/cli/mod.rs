@@ -143,6 +143,7 @@ pub(crate) fn connections(given: &Given) -> Settings {
             .into_iter()
             .map(str::to_owned)
             .collect(),
+        ..Settings::default()
     }
 }
 

@@ -19,7 +19,8 @@ use crate::limit;
 use crate::secret::Secret;
 
 /// Refused credentials on one host after which no more are sent: servers lock accounts (Artifactory answers
-/// 403 to everything then).
+/// 403 to everything then). It is looked at right before each request, so what comes on top of them are the
+/// requests that other threads have sent already.
 const MAX_REFUSALS: u32 = 2;
 /// How long a token is good when the answer does not say (distribution token specification).
 const DEFAULT_EXPIRY: Duration = Duration::from_secs(60);
@@ -55,6 +56,8 @@ pub(super) struct Auth {
 
 #[derive(Default)]
 struct State {
+    /// How often all of this was forgotten: what a request learns with credentials from before is not kept.
+    age: u64,
     /// The last challenge, so that later requests need not be refused first.
     challenge: Option<Challenge>,
     /// By scope.
@@ -80,16 +83,33 @@ impl Auth {
         }
     }
 
+    /// Forgets tokens, challenges and refusals, since the credentials may be others now.
+    pub(super) fn forget(&self) {
+        let mut state = self.lock();
+        *state = State {
+            age: state.age.wrapping_add(1),
+            ..State::default()
+        };
+    }
+
+    /// The age of what is known. Errors (`Tell`) when credentials were refused too often to be sent again.
+    fn may_send(&self) -> Result<u64> {
+        let state = self.lock();
+        if state.refusals < MAX_REFUSALS {
+            return Ok(state.age);
+        }
+        let host = self.origin.authority();
+        Err(Error::tell(format_args!("`{host}` refused the credentials before"))
+            .with_status(401)
+            .hint("correct the credentials, and start again or send SIGHUP; no more tries are made, since servers lock accounts"))
+    }
+
     /// Sends `request` with what it takes. `scope` is asked for when the server names none.
     /// Errors: `Tell` when credentials are refused; else as [`Http::send`].
     pub(super) fn send(&self, http: &Http, request: &Request<'_>, scope: &str) -> Result<Response> {
-        if self.lock().refusals >= MAX_REFUSALS {
-            return Err(Error::tell(format_args!("`{}` refused the credentials before", self.origin.authority()))
-                .with_status(401)
-                .hint("correct the credentials and start again; no more tries are made, since servers lock accounts"));
-        }
+        let age = self.may_send()?;
         let first = self.known_authorization(http, scope)?;
-        let response = send_with(http, request, first.as_ref())?;
+        let response = self.send_with(http, request, first.as_ref())?;
         if response.status != 401 {
             return Ok(response);
         }
@@ -100,44 +120,44 @@ impl Auth {
             .filter_map(|value| value.to_str().ok())
             .flat_map(challenge::parse)
             .collect();
-        let mut last = response;
+        // Reads the body: the next request may need its place at the host.
+        let mut refusal = status_error(response);
         let bearer = challenges
             .iter()
             .find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         if let Some(challenge @ Challenge::Bearer { .. }) = bearer {
             self.forget_token(scope);
             let token = self.token(http, challenge, scope)?;
-            last = send_with(
-                http,
-                request,
-                Some(&self.authorization("Bearer", token.reveal())),
-            )?;
-            if last.status != 401 {
-                self.lock().challenge = Some(challenge.clone());
-                return Ok(last);
+            let authorization = self.authorization("Bearer", token.reveal());
+            let response = self.send_with(http, request, Some(&authorization))?;
+            if response.status != 401 {
+                self.note(age, |state| state.challenge = Some(challenge.clone()));
+                return Ok(response);
             }
+            refusal = status_error(response);
         }
         let was_basic = first
             .as_ref()
             .is_some_and(|first| first.value.reveal().starts_with("Basic "));
         if let Some(basic) = self.basic()?.filter(|_| !was_basic) {
-            last = send_with(http, request, Some(&basic))?;
-            if last.status != 401 {
-                let mut state = self.lock();
-                state.prefers_basic = true;
-                state.challenge = Some(Challenge::Basic);
-                return Ok(last);
+            let response = self.send_with(http, request, Some(&basic))?;
+            if response.status != 401 {
+                self.note(age, |state| {
+                    state.prefers_basic = true;
+                    state.challenge = Some(Challenge::Basic);
+                });
+                return Ok(response);
             }
+            refusal = status_error(response);
         }
         let is_anonymous = matches!((self.access.credential)()?, Credential::Anonymous);
         if !is_anonymous {
-            self.lock().refusals += 1;
+            self.note(age, |state| state.refusals += 1);
         }
-        Err(self.refused(last, bearer, is_anonymous))
+        Err(self.refused(refusal, bearer, is_anonymous))
     }
 
-    fn refused(&self, last: Response, bearer: Option<&Challenge>, is_anonymous: bool) -> Error {
-        let err = status_error(last);
+    fn refused(&self, err: Error, bearer: Option<&Challenge>, is_anonymous: bool) -> Error {
         if let Some(Challenge::Bearer { realm, .. }) = bearer
             && let Ok(url) = realm.parse::<Url>()
             && !self.may_get_credentials(&url.origin())
@@ -220,6 +240,7 @@ impl Auth {
             .parse()
             .map_err(|err: Error| err.context("token realm"))?;
         self.check_realm(&realm)?;
+        let age = self.may_send()?;
         let asked = named
             .as_deref()
             .filter(|named| !named.is_empty())
@@ -257,7 +278,7 @@ impl Auth {
         .map_err(|err| err.context(format_args!("asking `{realm}` for a token")))?;
         if response.status != 200 {
             if response.status == 401 {
-                self.lock().refusals += 1;
+                self.note(age, |state| state.refusals += 1);
             }
             return Err(
                 status_error(response).context(format_args!("asking `{realm}` for a token"))
@@ -283,9 +304,10 @@ impl Auth {
             + good_for
                 .saturating_sub(EXPIRY_MARGIN)
                 .min(Duration::from_secs(3600));
-        self.lock()
-            .tokens
-            .insert(scope.to_owned(), (token.clone(), until));
+        self.note(age, |state| {
+            let known = (token.clone(), until);
+            state.tokens.insert(scope.to_owned(), known);
+        });
         Ok(token)
     }
 
@@ -319,21 +341,32 @@ impl Auth {
         self.lock().tokens.remove(scope);
     }
 
+    /// Keeps what was learnt, unless it was about credentials that are forgotten.
+    fn note(&self, age: u64, learn: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        if state.age == age {
+            learn(&mut state);
+        }
+    }
+
+    /// Sends with what may have been refused meanwhile, by another thread's request: then nothing is sent.
+    fn send_with(
+        &self,
+        http: &Http,
+        request: &Request<'_>,
+        authorization: Option<&Authorization>,
+    ) -> Result<Response> {
+        self.may_send()?;
+        http.send(&Request {
+            method: request.method.clone(),
+            authorization,
+            ..*request
+        })
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn send_with(
-    http: &Http,
-    request: &Request<'_>,
-    authorization: Option<&Authorization>,
-) -> Result<Response> {
-    http.send(&Request {
-        method: request.method.clone(),
-        authorization,
-        ..*request
-    })
 }
 
 fn escaped(text: &str) -> String {
@@ -343,4 +376,33 @@ fn escaped(text: &str) -> String {
 /// A token with a line break would be a header of its own.
 fn is_header_text(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| (0x21..0x7f).contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_requests_with_forgotten_credentials_learn_is_not_kept() {
+        let origin = "https://r.example/".parse::<Url>().unwrap().origin();
+        let access = Access {
+            credential: Box::new(|| Ok(Credential::Anonymous)),
+            preemptive: Preemptive::No,
+            token_realms: Vec::new(),
+        };
+        let auth = Auth::new(origin, access);
+        let old = auth.may_send().unwrap();
+        auth.note(old, |state| state.refusals = MAX_REFUSALS);
+        let err = auth.may_send().unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "`r.example` refused the credentials before"
+        );
+        auth.forget();
+        let new = auth.may_send().unwrap();
+        auth.note(old, |state| state.refusals = MAX_REFUSALS);
+        assert_eq!(auth.may_send().unwrap(), new);
+        auth.note(new, |state| state.refusals = MAX_REFUSALS);
+        assert!(auth.may_send().is_err());
+    }
 }

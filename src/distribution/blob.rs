@@ -4,16 +4,16 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, from_io};
-use crate::http::Response;
 use crate::http::retry::{backoff, stopped};
+use crate::http::{Body, Http, Pace, Response};
 use crate::stop::Stop;
 
 /// Breaks without a byte in between after which the blob is given up.
 const MAX_BREAKS: u32 = 4;
 
-/// A blob that brings fewer bytes than this in [`WINDOW`] is given up: it would hold a worker for days.
-const WINDOW_BYTES: u64 = 64 << 10;
-const WINDOW: Duration = Duration::from_secs(60);
+/// Which part of the time that a silence may take a break is counted for, so that a server that breaks after
+/// every few bytes is as slow as one that sends them one by one: both would hold a worker for days.
+const BREAK_COST: u32 = 6;
 
 /// Opens the blob from an offset on: with a `Range` header when it is not 0.
 type Open<'a> = Box<dyn FnMut(u64) -> Result<Response> + Send + 'a>;
@@ -21,49 +21,39 @@ type Open<'a> = Box<dyn FnMut(u64) -> Result<Response> + Send + 'a>;
 /// Reads a blob of known size. The bytes are not checked here.
 pub(crate) struct Resuming<'a> {
     open: Open<'a>,
-    body: Box<dyn Read + Send>,
+    /// `None` after a break: its place at the host is needed by the request for the rest.
+    body: Option<Body>,
     at: u64,
     size: u64,
     n_breaks: u32,
-    /// Since when, and from which offset, the rate is looked at.
-    window: (Instant, u64),
+    /// Across breaks, over twice the time of one body: an answer that got slow is asked for again first.
+    pace: Pace,
+    break_cost: Duration,
     stop: Stop,
 }
 
 impl<'a> Resuming<'a> {
     /// Errors as `open` does for the first request.
-    pub(crate) fn new(size: u64, stop: Stop, mut open: Open<'a>) -> Result<Self> {
-        let body = open(0)?.body;
+    pub(crate) fn new(size: u64, http: &Http, mut open: Open<'a>) -> Result<Self> {
+        let body = Some(open(0)?.body);
+        let stall = http.timeouts().stall;
         Ok(Resuming {
             open,
             body,
             at: 0,
             size,
             n_breaks: 0,
-            window: (Instant::now(), 0),
-            stop,
+            pace: Pace::new(stall.saturating_mul(2)),
+            break_cost: stall / BREAK_COST,
+            stop: http.stop().clone(),
         })
-    }
-
-    /// Errors (`Retry`) when a window has gone by in which too little came.
-    fn check_rate(&mut self, now: Instant) -> Result<()> {
-        let (since, from) = self.window;
-        if now.saturating_duration_since(since) < WINDOW {
-            return Ok(());
-        }
-        self.window = (now, self.at);
-        if self.at - from < WINDOW_BYTES && self.at < self.size {
-            return Err(Error::retry(format_args!(
-                "the server sends less than {WINDOW_BYTES} bytes in {} seconds",
-                WINDOW.as_secs()
-            )));
-        }
-        Ok(())
     }
 
     /// Resumes after a break for `reason`, or gives the last reason when that has failed often enough.
     fn recover(&mut self, mut reason: Error) -> Result<()> {
+        self.body = None;
         while self.n_breaks < MAX_BREAKS && reason.kind() == Kind::Retry {
+            self.pace.note(self.break_cost, 0)?;
             match self.resume() {
                 Ok(()) => return Ok(()),
                 Err(err) => reason = err,
@@ -98,7 +88,7 @@ impl<'a> Resuming<'a> {
                 return Err(Error::retry("the connection broke again"));
             }
         }
-        self.body = response.body;
+        self.body = Some(response.body);
         Ok(())
     }
 }
@@ -115,21 +105,25 @@ impl Read for Resuming<'_> {
             if self.stop.is_requested() {
                 return Err(stopped().into());
             }
-            let reason = match self.body.read(&mut buf[..want]) {
-                Ok(0) => Error::retry(format_args!(
+            let begun = Instant::now();
+            let read = self.body.as_mut().map(|body| body.read(&mut buf[..want]));
+            let reason = match read {
+                None | Some(Ok(0)) => Error::retry(format_args!(
                     "the connection ended after {} bytes of {}",
                     self.at, self.size
                 )),
-                Ok(n) => {
+                Some(Ok(n)) => {
                     self.at += n as u64;
                     self.n_breaks = 0;
-                    return self
-                        .check_rate(Instant::now())
-                        .map(|()| n)
-                        .map_err(io::Error::from);
+                    let is_whole = self.at == self.size;
+                    match self.pace.note(begun.elapsed(), n as u64) {
+                        Err(err) if !is_whole => return Err(err.into()),
+                        _ => return Ok(n),
+                    }
                 }
-                Err(err) => from_io(Kind::Retry, err),
+                Some(Err(err)) => from_io(Kind::Retry, err),
             };
+            self.pace.note(begun.elapsed(), 0)?;
             self.recover(reason)?;
         }
     }
@@ -138,7 +132,12 @@ impl Read for Resuming<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Settings;
     use ureq::http::HeaderMap;
+
+    fn http() -> Http {
+        Http::new(&Settings::default(), Stop::default()).unwrap()
+    }
 
     /// A server whose connections break after `each` bytes.
     fn breaking(bytes: &'static [u8], each: u64, ranges: bool) -> Resuming<'static> {
@@ -154,10 +153,11 @@ mod tests {
                 status: if ranges && offset > 0 { 206 } else { 200 },
                 headers,
                 url: "http://localhost/".parse().unwrap(),
-                body: Box::new(rest.take(if ranges { each } else { offset + each })),
+                retry_after: None,
+                body: Body::of(rest.take(if ranges { each } else { offset + each })),
             })
         };
-        Resuming::new(bytes.len() as u64, Stop::default(), Box::new(open)).unwrap()
+        Resuming::new(bytes.len() as u64, &http(), Box::new(open)).unwrap()
     }
 
     #[test]
@@ -172,19 +172,28 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_trickles_is_given_up() {
-        let mut blob = breaking(b"0123456789", 10, true);
-        let later = |secs| Instant::now() + Duration::from_secs(secs);
-        blob.at = 5;
-        assert!(blob.check_rate(later(59)).is_ok());
-        let err = blob.check_rate(later(61)).unwrap_err();
-        assert!(
-            err.to_string()
-                .contains("less than 65536 bytes in 60 seconds"),
-            "{err}"
+    fn a_server_that_breaks_after_every_byte_is_given_up() {
+        let size = 100;
+        let open = move |offset: u64| {
+            let mut headers = HeaderMap::new();
+            let range = format!("bytes {offset}-99/{size}");
+            headers.insert("content-range", range.parse().unwrap());
+            Ok(Response {
+                status: if offset > 0 { 206 } else { 200 },
+                headers,
+                url: "http://localhost/".parse().unwrap(),
+                retry_after: None,
+                body: Body::of(&b"x"[..]),
+            })
+        };
+        let mut blob = Resuming::new(size, &http(), Box::new(open)).unwrap();
+        // All but two of the breaks that it takes.
+        blob.pace.note(Duration::from_secs(50), 0).unwrap();
+        let err = blob.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "the server sent 2 bytes in 60 s, less than 1024 a second"
         );
-        blob.at = 10;
-        assert!(blob.check_rate(later(200)).is_ok());
     }
 
     #[test]

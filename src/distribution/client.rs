@@ -60,6 +60,11 @@ impl Client {
         &self.base
     }
 
+    /// Forgets what the credentials led to: tokens, the way to sign, refusals. Of all siblings.
+    pub(crate) fn forget_credentials(&self) {
+        self.auth.forget();
+    }
+
     /// Sends one request to `path`, relative to the base, and returns whatever is answered but a 401.
     pub(crate) fn request(
         &self,
@@ -168,7 +173,7 @@ impl Client {
         let path = format!("{repository}/blobs/{}", descriptor.digest);
         let scope = scope(repository);
         let open = move |offset: u64| self.open(&path, offset, &scope);
-        Resuming::new(descriptor.size, self.http.stop().clone(), Box::new(open))
+        Resuming::new(descriptor.size, &self.http, Box::new(open))
     }
 
     /// Asks for a blob from `offset` on; for readers that outlive a borrow of the client.

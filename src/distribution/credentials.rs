@@ -7,7 +7,7 @@
 //! their keys may be narrower than a host, `host/namespace/repository`, and the longest counts.
 //!
 //! What a helper says is kept for [`KEPT`], and so is the file, since helpers give secrets that expire and
-//! people log in while we run.
+//! people log in while we run. [`Keychain::reload`] reads both anew at once.
 //!
 //! *Invariant:* a secret is in a [`Secret`] or on the stack of a function here, and no error quotes a file;
 //! no lock is held while a helper runs.
@@ -147,6 +147,17 @@ impl Keychain {
         })
     }
 
+    /// Reads the file anew and forgets what helpers said, so that the next request shows what is there now.
+    /// `DOCKER_AUTH_CONFIG` stays, since the environment of a process does. Errors as [`Keychain::load`]; then
+    /// the file and the answers from before are still used.
+    pub(crate) fn reload(&self) -> Result<()> {
+        let file = Arc::new(read_first(&self.candidates)?);
+        *lock(&self.file) = (Instant::now(), file);
+        // Behind the file: who asked a helper of the old one may still add its answer until then.
+        lock(&self.answers).clear();
+        Ok(())
+    }
+
     /// What was ignored while loading, to be logged once. Without secrets.
     pub(crate) fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
@@ -172,7 +183,7 @@ impl Keychain {
         }
         let file = self.file(now)?;
         match file.helper(&names) {
-            Some(helper) => self.ask(now, helper, names[0]),
+            Some(helper) => self.ask(now, &file, helper, names[0]),
             None => file
                 .credential(&names, repository)
                 .context(|| format!("credentials of `{host}` in `{}`", file.path.display())),
@@ -193,7 +204,13 @@ impl Keychain {
         Ok(file)
     }
 
-    fn ask(&self, now: Instant, helper: &str, key: &str) -> Result<Credential> {
+    fn ask(
+        &self,
+        now: Instant,
+        file: &Arc<AuthFile>,
+        helper: &str,
+        key: &str,
+    ) -> Result<Credential> {
         let place = (helper.to_owned(), key.to_owned());
         if let Some((asked, credential)) = lock(&self.answers).get(&place)
             && now.saturating_duration_since(*asked) < KEPT
@@ -201,7 +218,11 @@ impl Keychain {
             return Ok(credential.clone());
         }
         let credential = ask(helper, key, &self.path, HELPER_TIME)?;
-        lock(&self.answers).insert(place, (now, credential.clone()));
+        let mut answers = lock(&self.answers);
+        // One that was asked before a reload may be the old one.
+        if Arc::ptr_eq(&lock(&self.file).1, file) {
+            answers.insert(place, (now, credential.clone()));
+        }
         Ok(credential)
     }
 }
@@ -704,6 +725,41 @@ mod tests {
         assert_eq!(at(start + KEPT).unwrap(), basic("new", "new"));
         write(&folder, "config.json", "{");
         assert!(at(start + KEPT + KEPT).is_err());
+    }
+
+    #[test]
+    fn a_reload_brings_new_ones_at_once_or_keeps_the_old() {
+        let folder = Folder::new();
+        let helper = |secret: &str| {
+            let script = format!(r#"printf '{{"Username":"u","Secret":"{secret}"}}'"#);
+            folder.helper("own", &script);
+        };
+        let text = |user: &str| {
+            let entry = entry(user);
+            format!(r#"{{"credHelpers":{{"own.example":"own"}},"auths":{{"r.example":{entry}}}}}"#)
+        };
+        let file = write(&folder, "config.json", &text("old"));
+        helper("old");
+        let dir = folder.0.display().to_string();
+        let keychain = load(&[("DOCKER_CONFIG", &dir), ("PATH", &dir)]).unwrap();
+        let both = || {
+            let at = |host| keychain.credential(host, None).unwrap();
+            (at("r.example"), at("own.example"))
+        };
+        let old = (basic("old", "old"), basic("u", "old"));
+        assert_eq!(both(), old);
+        helper("new");
+        write(&folder, "config.json", "{");
+        let err = keychain.reload().unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            format!("reading `{file}`: not the JSON expected, line 1 column 1")
+        );
+        assert_eq!(both(), old);
+        write(&folder, "config.json", &text("new"));
+        assert_eq!(both(), old);
+        keychain.reload().unwrap();
+        assert_eq!(both(), (basic("new", "new"), basic("u", "new")));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Kind};
-use crate::http::{Response, is_passing, retry_after};
+use crate::http::{Response, is_passing};
 use crate::limit;
 
 /// The error of an answer that is none of the expected ones, with the server's own message.
 pub(crate) fn status_error(response: Response) -> Error {
     let status = response.status;
-    let wait = response.header("retry-after").and_then(retry_after);
+    let wait = response.retry_after;
     let host = response.url.origin().authority();
     let body =
         limit::read_all(response.body, limit::ERROR_BODY_BYTES, "error body").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Waiting and trying again.
+//! Waiting and trying again. A host that asked all of us to wait is waited for by [`super::Http::send`]; what
+//! an error says of it here is the same time, so that nobody waits twice.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::stop::Stop;
 /// Tries of a request whose failure may pass, before the work that needs it is put back.
 const TRIES: u32 = 3;
 /// The longest wait inside one request; a server that asks for more has the work put back.
-const LONGEST: Duration = Duration::from_secs(10);
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 
 /// The wait before try number `attempt` (from 1): `base` doubled each time up to `cap`, of which a random
 /// half is taken off, so that many clients do not come back at once.

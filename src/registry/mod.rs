@@ -170,6 +170,19 @@ pub(crate) trait Source: Send + Sync {
 
     /// Takes what an earlier process learnt.
     fn remember(&self, _facts: &BTreeMap<String, String>) {}
+
+    /// Forgets what was learnt with credentials that may be others now: tokens, refusals, what was forbidden.
+    fn forget_credentials(&self) {}
+}
+
+/// Reads the files of credentials again and lets all sources begin anew with them. Those that variables gave
+/// stay as they are. Errors as [`Keychain::reload`]; then nothing has changed.
+pub(crate) fn reload_credentials(keychain: &Keychain, sources: &[Box<dyn Source>]) -> Result<()> {
+    keychain.reload()?;
+    for source in sources {
+        source.forget_credentials();
+    }
+    Ok(())
 }
 
 // The options that several products share, with one meaning each.
@@ -350,6 +363,45 @@ mod tests {
         ] {
             assert_eq!(opened(text), want, "{text}");
         }
+    }
+
+    #[test]
+    fn a_reload_of_credentials_is_a_new_chance() {
+        let refusal =
+            "HTTP/1.1 401 \r\nWWW-Authenticate: Basic realm=\"r\"\r\nConnection: close\r\n\r\n";
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let good = format!(
+            "HTTP/1.1 200 \r\nDocker-Content-Digest: {digest}\r\nConnection: close\r\n\r\n"
+        );
+        let mut answers = vec![refusal.to_owned(); 4];
+        answers.push(good);
+        let (url, serving) = crate::http::tests::server(answers);
+        let http = Http::new(&Settings::default(), Stop::default()).unwrap();
+        let keychain = Arc::new(Keychain::load(&|_| None).unwrap());
+        let setup = Setup {
+            http: &http,
+            keychain: &keychain,
+            token_realms: &[],
+            variable: &|name| {
+                name.starts_with("REGISTRY_")
+                    .then(|| "x".to_owned())
+                    .filter(|_| name != "REGISTRY_TOKEN")
+            },
+            tags: &[],
+        };
+        let sources = [open(&url.origin().authority(), &setup).unwrap()];
+        let ask = || sources[0].resolve(&"app".parse().unwrap(), &"1".parse().unwrap());
+        for said in [
+            "answered 401",
+            "answered 401",
+            "refused the credentials before",
+        ] {
+            let err = ask().unwrap_err().to_string();
+            assert!(err.contains(said), "{err}");
+        }
+        reload_credentials(&keychain, &sources).unwrap();
+        assert_eq!(ask().unwrap().to_string(), digest);
+        assert_eq!(serving.join().unwrap(), 5);
     }
 
     #[test]

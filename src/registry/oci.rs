@@ -301,4 +301,8 @@ impl Source for Oci {
     fn shown(&self, repository: &Repository) -> String {
         format!("{}/{repository}", self.host)
     }
+
+    fn forget_credentials(&self) {
+        self.client.forget_credentials();
+    }
 }

@@ -226,18 +226,19 @@ impl Store {
         })
     }
 
-    /// Notes a failed try. `next_try` is `None` when there is none before the tag changes or a later run.
+    /// Notes a failed try, the `attempts`th. `next_try` is `None` when there is none before the tag changes or a later run.
     pub(crate) fn job_failed(
         &self,
         job: &Job,
         err: &Error,
         next_try: Option<Timestamp>,
+        attempts: u32,
     ) -> Result<()> {
         let is_final = matches!(err.kind(), Kind::Skip | Kind::Limit);
         self.write(|db| {
             db.execute(
                 "UPDATE job SET state = CASE WHEN ?2 IS NULL THEN 'failed' ELSE 'ready' END, next_try = coalesce(?2, next_try),
-                        attempts = attempts + 1, error = ?3, hint = ?4, is_final = ?5, starts = 0,
+                        attempts = ?6, error = ?3, hint = ?4, is_final = ?5, starts = 0,
                         lease_owner = NULL, lease_until = 0
                  WHERE id = ?1",
                 params![
@@ -245,7 +246,8 @@ impl Store {
                     next_try.map(Timestamp::as_millis),
                     err.to_string(),
                     err.hint_text(),
-                    is_final && next_try.is_none()
+                    is_final && next_try.is_none(),
+                    attempts
                 ],
             )
         })?;

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::Mode;
 use super::shared::{Shared, Work};
+use super::worker::PASS_PATIENCE;
 use crate::error::{Error, Kind, Result};
 use crate::http::retry::{backoff, stopped};
 use crate::registry::Source;
@@ -29,9 +30,18 @@ pub(super) fn run(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) {
         if shared.stop.is_requested() {
             return;
         }
+        let mut held = None;
         match result {
             Ok(()) => n_failed = 0,
             Err(err) => {
+                held = err.held_for();
+                if let Some(wait) = held.filter(|wait| *wait <= PASS_PATIENCE) {
+                    // The host asked for a pause, and there is time for it.
+                    if !wait_for(shared, wait) {
+                        return;
+                    }
+                    continue;
+                }
                 n_failed += 1;
                 failed(shared, at, err);
             }
@@ -44,7 +54,9 @@ pub(super) fn run(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) {
         };
         let wait = match n_failed {
             0 => interval,
-            n => backoff(n, interval, LONGEST_WAIT.max(interval)).max(interval),
+            n => held
+                .unwrap_or_else(|| backoff(n, interval, LONGEST_WAIT.max(interval)))
+                .max(interval),
         };
         if !wait_for(shared, wait) {
             return;

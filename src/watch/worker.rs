@@ -30,7 +30,7 @@ const PASS_ATTEMPTS: u32 = 4;
 /// The same while watching: about two hours of trouble. One whose source comes back begins anew.
 const WATCH_ATTEMPTS: u32 = 12;
 /// The longest wait that a server may ask of a single pass: past it, the image fails and the next pass tries again.
-const PASS_PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PASS_PATIENCE: Duration = Duration::from_secs(300);
 /// The longest wait that a server may ask while watching.
 const WATCH_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long a worker sleeps before it looks whether the end has come.
@@ -143,7 +143,17 @@ fn check(
     told: Told,
 ) -> Result<()> {
     let source = shared.source(source_idx);
-    let digest = source.resolve(&listed.repository, &listed.tag)?;
+    let digest = loop {
+        match source.resolve(&listed.repository, &listed.tag) {
+            // Nobody comes back to this tag in this pass.
+            Err(err) if err.held_for().is_some_and(|wait| wait <= PASS_PATIENCE) => {
+                if shared.stop.sleep(err.held_for().unwrap_or_default()) {
+                    return Err(err);
+                }
+            }
+            other => break other?,
+        }
+    };
     let found = Found {
         repository: &listed.repository,
         shown: &source.shown(&listed.repository),
@@ -414,13 +424,14 @@ fn give_up(shared: &Shared<'_>, job: &Job, err: Error) {
         // Its lease is given back at the end; the job waits for the next run as if untouched.
         return shared.end_work();
     }
-    let attempt = job.attempts + 1;
+    // What was not sent was no try.
+    let attempt = job.attempts + u32::from(err.held_for().is_none());
     let (base, cap) = match shared.plan.mode {
         Mode::Once => (Duration::from_secs(1), Duration::from_secs(30)),
         Mode::Watch { .. } => (Duration::from_secs(10), Duration::from_secs(900)),
     };
     let wait = match (err.retry_after(), shared.plan.mode) {
-        (None, _) => Some(backoff(attempt, base, cap)),
+        (None, _) => Some(backoff(attempt.max(1), base, cap)),
         (Some(wait), Mode::Once) => Some(wait).filter(|wait| *wait <= PASS_PATIENCE),
         (Some(wait), Mode::Watch { .. }) => Some(wait.min(WATCH_PATIENCE)),
     };
@@ -431,7 +442,7 @@ fn give_up(shared: &Shared<'_>, job: &Job, err: Error) {
     let next_try = wait
         .filter(|_| err.kind() == Kind::Retry && attempt < max_attempts)
         .map(|wait| Timestamp::now().plus(wait));
-    if let Err(err) = shared.plan.store.job_failed(job, &err, next_try) {
+    if let Err(err) = shared.plan.store.job_failed(job, &err, next_try, attempt) {
         shared.broken(err);
     }
     shared.progress.failed(shared.log, job, &err, next_try);

@@ -415,7 +415,7 @@ fn pitfall_11_scanning_does_not_count_as_a_download() {
 }
 
 /// Stores an image of two platforms; returns the index's digest.
-fn seed_index(emulator: &Emulator, repository: &str, image: &str, tag: &str) -> String {
+pub(crate) fn seed_index(emulator: &Emulator, repository: &str, image: &str, tag: &str) -> String {
     let entries: Vec<Value> = ["amd64", "arm64"]
         .iter()
         .map(|architecture| {

@@ -32,6 +32,15 @@ pub(crate) const COMMAND: Command = Command {
             ..Flag::NEW
         },
         CA_CERT,
+        Flag {
+            long: "connect-timeout",
+            value: Some("SECONDS"),
+            default: Some("10"),
+            env: &["CROWSNEST_CONNECT_TIMEOUT"],
+            summary: "Seconds in which a connection must stand, with TLS and through a proxy; to look \
+                      up the name, there are as many before",
+            ..Flag::NEW
+        },
         DATA_DIR,
         DEBUG,
         Flag {
@@ -72,6 +81,15 @@ pub(crate) const COMMAND: Command = Command {
             default: Some("32GiB"),
             env: &["CROWSNEST_MAX_LAYER_SIZE"],
             summary: "Unpacked bytes up to which a layer is read; suffixes K, M, G, T are powers of 1024",
+            ..Flag::NEW
+        },
+        Flag {
+            long: "max-per-host",
+            value: Some("N"),
+            default: Some("16"),
+            env: &["CROWSNEST_MAX_PER_HOST"],
+            summary: "Requests at a time to one host, of all workers together, reading the answers \
+                      included; the answer to an AQL query is read besides",
             ..Flag::NEW
         },
         Flag {
@@ -120,10 +138,28 @@ pub(crate) const COMMAND: Command = Command {
             ..Flag::NEW
         },
         Flag {
+            long: "response-timeout",
+            value: Some("SECONDS"),
+            default: Some("60"),
+            env: &["CROWSNEST_RESPONSE_TIMEOUT"],
+            summary: "Seconds from the end of a request to the end of its answer's headers",
+            ..Flag::NEW
+        },
+        Flag {
             long: "sbom",
             default: Some("true"),
             env: &["CROWSNEST_SBOM"],
             summary: "Read the layers and record the packages; --sbom=false records the images only",
+            ..Flag::NEW
+        },
+        Flag {
+            long: "stall-timeout",
+            value: Some("SECONDS"),
+            default: Some("30"),
+            env: &["CROWSNEST_STALL_TIMEOUT"],
+            summary: "Seconds of waiting for a body after which it is broken off, when none of them \
+                      brought a byte or they brought less than 1 KiB each on average; the rest of a \
+                      layer is then asked for anew. There is no limit on the whole",
             ..Flag::NEW
         },
         Flag {

@@ -9,7 +9,7 @@ use crate::cli;
 use crate::cli::flags::Given;
 use crate::distribution::credentials::Keychain;
 use crate::error::{Error, Result};
-use crate::http::Http;
+use crate::http::{Http, Settings, Timeouts};
 use crate::image::Platform;
 use crate::log::{Format, Level, Log};
 use crate::registry::{self, Setup, Source};
@@ -24,12 +24,25 @@ use crate::watch::{self, Mode, Outcome, Plan, Service, megabytes};
 const WORKERS: std::ops::RangeInclusive<u64> = 1..=256;
 /// Seconds between listings: up to a day.
 const INTERVAL: std::ops::RangeInclusive<u64> = 1..=86_400;
+/// Seconds of a time-out: a server that takes longer is no use.
+const TIMEOUT: std::ops::RangeInclusive<u64> = 1..=3_600;
+/// Requests at a time to one host.
+const PER_HOST: std::ops::RangeInclusive<u64> = 1..=1_024;
 
 pub(super) fn run(given: Given) -> Result<ExitCode> {
-    let log = log_of(&given);
+    let log = Arc::new(log_of(&given));
     let stop = Stop::default();
-    let settings = cli::connections(&given);
-    let http = Http::new(&settings, stop.clone())?;
+    let timeout = |flag: &str| given.number(flag, TIMEOUT).map(Duration::from_secs);
+    let settings = Settings {
+        timeouts: Timeouts {
+            connect: timeout("connect-timeout")?,
+            response: timeout("response-timeout")?,
+            stall: timeout("stall-timeout")?,
+        },
+        max_per_host: usize::try_from(given.number("max-per-host", PER_HOST)?).unwrap_or(1),
+        ..cli::connections(&given)
+    };
+    let http = Http::new(&settings, stop.clone())?.telling(Arc::clone(&log));
     let keychain = Arc::new(Keychain::load(&cli::variable)?);
     if let Some(warning) = keychain.warning() {
         log.warn("credentials", &[("warning", &warning)]);
@@ -98,7 +111,7 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
         max_layer_bytes,
         with_sbom: given.is_set("sbom"),
         keep: None,
-        reload: &|| Ok(()),
+        reload: &|| registry::reload_credentials(&keychain, &sources),
     };
     let outcome = watch::run(&plan, services, &log, &stop)?;
     close(&log, &outcome, &store)

@@ -114,7 +114,7 @@ fn query(
     each: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<bool> {
     let path = format!("{}api/search/aql", server.api_path);
-    let response = retrying(server.http.stop(), || {
+    let mut response = retrying(server.http.stop(), || {
         let response = server.api.request(
             Method::POST,
             &path,
@@ -127,6 +127,8 @@ fn query(
             Err(status_error(response))
         }
     })?;
+    // A row can make us wait for a worker, which may wait for a place at this host.
+    response.body.leave_place();
     let reader = BufReader::with_capacity(
         64 << 10,
         Limited::new(response.body, limit::AQL_BYTES, "AQL answer"),

@@ -402,7 +402,7 @@ impl Source for Artifactory {
                 blob.digest.hex()
             );
             let open = move |offset: u64| self.fetch_file(&path, offset);
-            match Resuming::new(blob.size, self.http.stop().clone(), Box::new(open)) {
+            match Resuming::new(blob.size, &self.http, Box::new(open)) {
                 Ok(blob) => {
                     self.note(true);
                     return Ok(Box::new(blob));
@@ -412,15 +412,11 @@ impl Source for Artifactory {
             }
         }
         let (key, image) = self.split(&place.repository)?;
-        let client = self.registry_api(key)?;
+        let (client, scope) = (self.registry_api(key)?, format!("repository:{image}:pull"));
         let path = format!("{image}/blobs/{}", blob.digest);
-        let open =
-            move |offset: u64| client.open(&path, offset, &format!("repository:{image}:pull"));
-        Ok(Box::new(Resuming::new(
-            blob.size,
-            self.http.stop().clone(),
-            Box::new(open),
-        )?))
+        let open = move |offset: u64| client.open(&path, offset, &scope);
+        let blob = Resuming::new(blob.size, &self.http, Box::new(open))?;
+        Ok(Box::new(blob))
     }
 
     fn shown(&self, repository: &Repository) -> String {
@@ -453,5 +449,13 @@ impl Source for Artifactory {
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(facts.clone());
         }
+    }
+
+    fn forget_credentials(&self) {
+        self.api.forget_credentials();
+        self.n_misses.store(0, Ordering::Relaxed);
+        // What the old ones could not look at.
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        learnt.retain(|_, value| value != keys::UNKNOWN);
     }
 }
