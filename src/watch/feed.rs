@@ -112,7 +112,8 @@ fn hand_out(shared: &Shared<'_>, owner: &str, outputs: &Outputs, inputs: &Inputs
             }
         }
     }
-    if n_taken == 0 && shared.is_idle() {
+    // What a listing is about to find goes first.
+    if n_taken == 0 && shared.is_listed() && shared.is_idle() {
         for job in store.take_jobs(owner, names, Take::Suspect, 1)? {
             shared.log.warn(
                 "crowsnest was ended several times while it read this image; reading it alone",

@@ -16,6 +16,7 @@ mod assemble;
 pub(crate) mod dry_run;
 mod feed;
 mod inbox;
+mod layers;
 mod look;
 mod progress;
 mod refresh;

@@ -1,26 +1,24 @@
 //! A worker: takes layers before images, so that what was begun is finished first.
 
-use std::collections::HashSet;
-use std::io::{self, Read};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{TrySendError, select};
+use crossbeam_channel::select;
 
 use super::Mode;
 use super::assemble;
+use super::layers;
 use super::look;
 use super::progress::Finished;
 use super::resolve;
-use super::shared::{Build, Inputs, Layer, Reading, Shared, Work};
+use super::shared::{Build, Inputs, Layer, Shared, Work};
 use crate::error::{Error, Kind, Result};
 use crate::http::retry::backoff;
-use crate::indexer;
 use crate::registry::Listed;
 use crate::store::queue::Job;
-use crate::store::tags::{Found, Lane, Record, Seen, Told};
+use crate::store::tags::{Found, Record, Seen, Told};
 use crate::time::Timestamp;
 
 /// Jobs under way for each worker: more wait for a layer that somebody reads, and would only take memory.
@@ -46,7 +44,7 @@ pub(super) enum Serves {
 
 /// Works until the run has ended and nothing is left.
 pub(super) fn run(shared: &Shared<'_>, inputs: &Inputs, serves: Serves) {
-    let read = |layer: Layer| read_layer(shared, layer);
+    let read = |layer: Layer| layers::read(shared, layer);
     let begin = |work: Work| begin(shared, work);
     while !(shared.has_ended() && (shared.stop.is_requested() || shared.is_idle())) {
         let n_waiting = inputs.pushed.len() + inputs.checks.len() + inputs.images.len();
@@ -84,7 +82,7 @@ pub(super) fn run(shared: &Shared<'_>, inputs: &Inputs, serves: Serves) {
 }
 
 /// Runs `work`; a panic in it becomes an error, so that it costs one image.
-fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
@@ -188,175 +186,13 @@ fn begin_image(shared: &Shared<'_>, job: Job) {
     let kept = job.clone();
     let result = caught(|| Ok(resolve::build(shared, job, source_idx)));
     match result.unwrap_or_else(|err| Err(Box::new((kept, err)))) {
-        Ok(build) => request_layers(shared, &Arc::new(build)),
+        Ok(build) => layers::request(shared, &Arc::new(build)),
         Err(failed) => give_up(shared, &failed.0, failed.1),
     }
 }
 
-/// Asks for every layer of a build that is not stored; whoever reads one already is asked to tell us too.
-fn request_layers(shared: &Shared<'_>, build: &Arc<Build>) {
-    match caught(|| missing_layers(shared, build)) {
-        Ok(mut layers) => {
-            // The longest first: they decide when the image is done.
-            layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
-            let senders = &shared.layer_senders;
-            let sender = match build.job.lane {
-                Lane::Pushed => &senders.pushed,
-                Lane::Backfill => &senders.backfill,
-            };
-            for layer in layers {
-                match sender.try_send(layer) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(layer) | TrySendError::Disconnected(layer)) => {
-                        read_layer(shared, layer)
-                    }
-                }
-            }
-        }
-        Err(err) => {
-            // The layers that were claimed before the error are read by nobody now.
-            let digest = build.job.digest.clone();
-            lock(build).failed.insert(digest, err);
-        }
-    }
-    arrived(shared, build);
-}
-
-fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>> {
-    let mut layers = Vec::new();
-    let mut seen = HashSet::new();
-    for image in &build.images {
-        for descriptor in &image.layers {
-            if !seen.insert(&descriptor.digest) {
-                continue;
-            }
-            // Under the lock, a layer that is not being read is in the store or still to be read.
-            let mut reading = shared
-                .reading
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let layer = || Layer {
-                source: build.source,
-                place: image.place.clone(),
-                descriptor: descriptor.clone(),
-            };
-            if let Some(reading) = reading.get_mut(&descriptor.digest) {
-                reading.waiting.push(Arc::clone(build));
-                if !reading.is_begun && build.job.lane == Lane::Pushed {
-                    // It waits among those of the backfill: whoever comes to it first reads it.
-                    layers.push(layer());
-                }
-            } else if shared.plan.store.has_layer(
-                &descriptor.digest,
-                &build.job.source,
-                &shared.wish,
-            )? {
-                shared.log.debug(
-                    "layer not read",
-                    &[("digest", &descriptor.digest), ("reason", &"it is known")],
-                );
-                continue;
-            } else {
-                let waiting = Reading {
-                    waiting: vec![Arc::clone(build)],
-                    is_begun: false,
-                };
-                reading.insert(descriptor.digest.clone(), waiting);
-                layers.push(layer());
-            }
-            lock(build).missing += 1;
-        }
-    }
-    Ok(layers)
-}
-
-/// Reads a layer, stores what it holds, and tells those who wait for it.
-fn read_layer(shared: &Shared<'_>, layer: Layer) {
-    let digest = &layer.descriptor.digest;
-    let reading = || {
-        shared
-            .reading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    };
-    match reading().get_mut(digest) {
-        Some(reading) if !reading.is_begun => reading.is_begun = true,
-        // Another worker came to it through the channel of the other lane.
-        _ => return,
-    }
-    let result = caught(|| index_layer(shared, &layer));
-    if let Ok(Came::Read) = result {
-        shared.progress.layer_read();
-    }
-    let waiting = reading()
-        .remove(digest)
-        .map_or(Vec::new(), |reading| reading.waiting);
-    for build in waiting.iter().filter(|build| build.job.starts > 0) {
-        // Processes ended over this job, but it gets on.
-        if let Err(err) = shared.plan.store.job_progressed(build.job.id) {
-            shared.broken(err);
-        }
-    }
-    for (at, build) in waiting.iter().enumerate() {
-        {
-            let mut state = lock(build);
-            match &result {
-                Ok(Came::Read) if at == 0 => state.read.add(&layer.descriptor),
-                Ok(Came::Refused) if at == 0 => state.refused.add(&layer.descriptor),
-                Ok(_) => {}
-                Err(err) => {
-                    state.failed.insert(digest.clone(), err.clone());
-                }
-            }
-        }
-        arrived(shared, build);
-    }
-}
-
-/// What became of a layer without an error.
-enum Came {
-    Read,
-    /// It is over a limit.
-    Refused,
-}
-
-fn index_layer(shared: &Shared<'_>, layer: &Layer) -> Result<Came> {
-    let Layer {
-        source,
-        place,
-        descriptor,
-    } = layer;
-    let store = shared.plan.store;
-    let name = |err: Error| err.context(format_args!("layer `{}`", descriptor.digest));
-    let open = || {
-        Ok(Counted {
-            inner: shared.source(*source).blob(place, descriptor)?,
-            total: shared.progress.bytes(),
-        })
-    };
-    match indexer::layer::read(open, descriptor, shared.plan.max_layer_bytes, &shared.spare) {
-        Ok(facts) => store.save_layer(&facts, &shared.wish).map(|()| Came::Read),
-        Err(err) if err.kind() == Kind::Limit => {
-            let shown = format!("{}:{}", place.repository, descriptor.digest.short());
-            shared
-                .log
-                .warn("layer is not read", &[("layer", &shown), ("reason", &err)]);
-            store
-                .refuse_layer(
-                    &descriptor.digest,
-                    descriptor.size,
-                    &err.to_string(),
-                    &shared.source_names[*source],
-                    &shared.wish,
-                )
-                .map(|()| Came::Refused)
-        }
-        Err(err) => Err(name(err)),
-    }
-}
-
 /// One thing less that a build waits for; whoever brings the last one finishes it.
-fn arrived(shared: &Shared<'_>, build: &Arc<Build>) {
+pub(super) fn arrived(shared: &Shared<'_>, build: &Arc<Build>) {
     let is_last = {
         let mut state = lock(build);
         state.missing -= 1;
@@ -449,20 +285,6 @@ fn give_up(shared: &Shared<'_>, job: &Job, err: Error) {
     shared.end_work();
 }
 
-fn lock(build: &Build) -> std::sync::MutexGuard<'_, super::shared::BuildState> {
+pub(super) fn lock(build: &Build) -> std::sync::MutexGuard<'_, super::shared::BuildState> {
     build.state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts the bytes that come from a registry.
-struct Counted<'a, R> {
-    inner: R,
-    total: &'a AtomicU64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.total.fetch_add(n as u64, Ordering::Relaxed);
-        Ok(n)
-    }
 }

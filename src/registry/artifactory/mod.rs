@@ -10,6 +10,7 @@
 
 mod addressing;
 mod aql;
+mod files;
 mod keys;
 mod webhook;
 
@@ -18,8 +19,6 @@ use std::io::Read;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use ureq::http::Method;
-
 use super::filter::Filter;
 use super::webhook::Webhook;
 use super::{
@@ -27,9 +26,8 @@ use super::{
     TYPE, filter_of, oci,
 };
 use crate::distribution::credentials::Credential;
-use crate::distribution::{Access, Client, CredentialSource, Preemptive, Resuming, status_error};
+use crate::distribution::{Access, Client, CredentialSource, Preemptive, Resuming};
 use crate::error::{Error, Result};
-use crate::http::retry::retrying;
 use crate::http::{Http, Url};
 use crate::image::manifest::RawManifest;
 use crate::image::{Descriptor, Digest, Repository, Tag, Version};
@@ -37,7 +35,8 @@ use crate::limit;
 use crate::options::{OptionRow, Values};
 use crate::secret::Secret;
 use addressing::{Addressing, subdomain_host};
-use keys::{Class, Member};
+use files::is_absent;
+use keys::Member;
 
 pub(crate) const ROW: Kind = Kind {
     name: "artifactory",
@@ -67,9 +66,6 @@ const OPTIONS: &[OptionRow] = &[
         is_list: false,
     },
 ];
-
-/// Misses of storage paths in a row after which a key is read through the registry API alone.
-const MAX_MISSES: u32 = 20;
 
 struct Artifactory {
     http: Http,
@@ -272,50 +268,6 @@ impl Artifactory {
         ])
     }
 
-    /// The storage path of a manifest's folder, when such paths are worth a try.
-    fn folder(&self, place: &Place) -> Result<Option<String>> {
-        if self.n_misses.load(Ordering::Relaxed) >= MAX_MISSES {
-            return Ok(None);
-        }
-        let (key, image) = self.split(&place.repository)?;
-        let is_remote = self.class_of(key)? == Class::Remote;
-        let stored = if is_remote {
-            format!("{key}-cache")
-        } else {
-            key.to_owned()
-        };
-        let folder = match &place.tag {
-            Some(tag) => tag.to_string(),
-            None if is_remote => format!("sha256__{}", place.digest.hex()),
-            None => format!("sha256:{}", place.digest.hex()),
-        };
-        Ok(Some(format!("{}{stored}/{image}/{folder}", self.api_path)))
-    }
-
-    fn fetch_file(&self, path: &str, offset: u64) -> Result<crate::http::Response> {
-        let range = format!("bytes={offset}-");
-        let headers = [("range", range.as_str())];
-        let headers = if offset == 0 { &[][..] } else { &headers[..] };
-        let path = format!("{path}?skipUpdateStats=true");
-        retrying(self.http.stop(), || {
-            let response = self.api.request(Method::GET, &path, headers, None)?;
-            if matches!(response.status, 200 | 206) {
-                Ok(response)
-            } else {
-                Err(status_error(response))
-            }
-        })
-    }
-
-    /// Notes whether a storage path led somewhere.
-    fn note(&self, is_hit: bool) {
-        if is_hit {
-            self.n_misses.store(0, Ordering::Relaxed);
-        } else {
-            self.n_misses.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     fn fact(&self, name: &str) -> Option<String> {
         self.learnt
             .lock()
@@ -330,11 +282,6 @@ impl Artifactory {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.to_owned(), value.to_owned());
     }
-}
-
-/// Whether a storage path leads nowhere, so that the registry API has to be asked.
-fn is_absent(err: &Error) -> bool {
-    matches!(err.status(), Some(400 | 403 | 404 | 405 | 410))
 }
 
 impl Source for Artifactory {
