@@ -99,6 +99,7 @@ fn run(given: Given) -> Result<ExitCode> {
         token_realms: &[],
         variable: &cli::registry_variable,
         tags: &[],
+        log: None,
     };
     let sources = given.each("registry", |text| registry::open(text, &setup))?;
     let is_test = given.positional() == Some("test");

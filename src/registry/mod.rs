@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::http::Http;
 use crate::image::manifest::RawManifest;
 use crate::image::{Descriptor, Digest, Repository, Tag};
+use crate::log::Log;
 use crate::options::{self, OptionRow, Parsed, Values};
 use crate::secret::Secret;
 use filter::Filter;
@@ -76,6 +77,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) variable: &'a dyn Fn(&str) -> Option<String>,
     /// The filter of `--tag`.
     pub(crate) tags: &'a [String],
+    /// Told what is left out.
+    pub(crate) log: Option<&'a Arc<Log>>,
 }
 
 /// A tag in a listing.
@@ -314,7 +317,8 @@ fn webhook_secret(name: &str, setup: &Setup<'_>) -> Option<Secret> {
 
 /// The filter that a source's options and `--tag` make.
 fn filter_of(values: &Values, setup: &Setup<'_>) -> Result<Filter> {
-    Filter::new(&values.many("include"), &values.many("exclude"), setup.tags)
+    let filter = Filter::new(&values.many("include"), &values.many("exclude"), setup.tags)?;
+    Ok(filter.telling(setup.log))
 }
 
 #[cfg(test)]
@@ -333,6 +337,7 @@ mod tests {
             token_realms: &[],
             variable: &|_| None,
             tags: &[],
+            log: None,
         };
         open(text, &setup).map_or_else(|err| err.to_string(), |source| source.name())
     }
@@ -388,6 +393,7 @@ mod tests {
                     .filter(|_| name != "REGISTRY_TOKEN")
             },
             tags: &[],
+            log: None,
         };
         let sources = [open(&url.origin().authority(), &setup).unwrap()];
         let ask = || sources[0].resolve(&"app".parse().unwrap(), &"1".parse().unwrap());

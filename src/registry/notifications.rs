@@ -149,7 +149,7 @@ impl Oci {
         }
         if !target.tag.is_empty() {
             let tag: Tag = target.tag.parse().map_err(|err| format!("{err}"))?;
-            if !self.filter.takes_tag(tag.as_str()) {
+            if !self.filter.takes_tag(name, tag.as_str()) {
                 return Err(format!("`{name}:{tag}` is filtered out"));
             }
             return Ok(Change {

@@ -67,7 +67,7 @@ pub(super) fn open_host(
     make(
         host,
         repositories.to_vec(),
-        Filter::new(&[], &[], setup.tags)?,
+        Filter::new(&[], &[], setup.tags)?.telling(setup.log),
         None,
         setup,
     )
@@ -170,7 +170,7 @@ pub(super) fn list_tags(
     each: &mut dyn FnMut(Listed) -> Result<()>,
 ) -> Result<()> {
     let result = client.tags(repository, &mut |tag| match tag.parse::<Tag>() {
-        Ok(tag) if filter.takes_tag(tag.as_str()) => each(Listed {
+        Ok(tag) if filter.takes_tag(name.as_str(), tag.as_str()) => each(Listed {
             repository: name.clone(),
             tag,
             digest: None,

@@ -1,6 +1,5 @@
 //! A worker: takes layers before images, so that what was begun is finished first.
 
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

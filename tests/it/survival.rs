@@ -255,7 +255,7 @@ fn an_image_over_which_processes_end_is_isolated() {
         running.kill();
         n_kills += 1;
         assert!(n_kills <= 8, "it is taken again and again");
-        if n_kills > 3 {
+        if n_kills > 4 {
             // By now it waits for the others.
             assert_eq!(images(&place).len(), 5);
         }

@@ -61,6 +61,7 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
         token_realms: &token_realms,
         variable: &cli::registry_variable,
         tags: &tags,
+        log: Some(&log),
     };
     let mut sources = given.each("registry", |text| registry::open(text, &setup))?;
     sources.extend(registry::open_repositories(&owned("repository"), &setup)?);

@@ -211,7 +211,7 @@ impl Artifactory {
         each: &mut dyn FnMut(Listed) -> Result<()>,
     ) -> Result<()> {
         aql::list(self, &member.key, &mut |image, tag, digest| {
-            if !self.takes(key, image) || !self.filter.takes_tag(tag) {
+            if !self.takes(key, image) || !self.filter.takes_tag(image, tag) {
                 return Ok(());
             }
             match (format!("{key}/{image}").parse(), tag.parse()) {

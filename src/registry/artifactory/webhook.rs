@@ -194,7 +194,7 @@ impl Artifactory {
         }
         let mut changes = Vec::new();
         for configured in configured {
-            if !self.takes(configured, image) || !self.filter.takes_tag(tag.as_str()) {
+            if !self.takes(configured, image) || !self.filter.takes_tag(image, tag.as_str()) {
                 continue;
             }
             let repository: Repository = format!("{configured}/{image}")

@@ -219,7 +219,8 @@ impl Source for Folder {
     fn list(&self, each: &mut dyn FnMut(Listed) -> Result<()>) -> Result<Listing> {
         let scan = self.look()?;
         for ((repository, tag), (digest, _)) in scan.images() {
-            if self.filter.takes_name(&[repository.as_str()]) && self.filter.takes_tag(tag.as_str())
+            if self.filter.takes_name(&[repository.as_str()])
+                && self.filter.takes_tag(repository.as_str(), tag.as_str())
             {
                 each(Listed {
                     repository: repository.clone(),

@@ -262,8 +262,8 @@ impl Scan {
                     path.display()
                 ));
             }
-            let is_wanted =
-                filter.takes_name(&[repository.as_str()]) && filter.takes_tag(tag.as_str());
+            let is_wanted = filter.takes_name(&[repository.as_str()])
+                && filter.takes_tag(repository.as_str(), tag.as_str());
             self.by_repository
                 .entry(repository.clone())
                 .or_default()
