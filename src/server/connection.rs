@@ -192,12 +192,15 @@ impl Connection<'_> {
         if self.buffer.capacity() > SMALL_BYTES {
             self.buffer.shrink_to(HEAD_BYTES);
         }
-        let is_kept = self.exchange(&request, head)?;
+        let (answer, is_kept) = self.exchange(&request, head)?;
+        // Who does not take the answer may have to go.
         self.guard.set_busy(self.id, false);
+        (&mut &*self.stream).write_all(&answer)?;
         Ok(is_kept)
     }
 
-    fn exchange(&mut self, request: &[u8], head: &Head) -> Result<bool, End> {
+    /// Has tiny_http answer a request. Returns the answer, and whether more requests may follow.
+    fn exchange(&self, request: &[u8], head: &Head) -> Result<(Vec<u8>, bool), End> {
         let unavailable = |_| End::Refused(503, "Service Unavailable");
         let mut inner = self.guard.pool.take().map_err(unavailable)?;
         self.guard.introduce(inner.local(), self.peer);
@@ -230,8 +233,7 @@ impl Connection<'_> {
             let at = memchr::memchr(b'\n', &answer).map_or(0, |at| at + 1);
             answer.splice(at..at, text.iter().copied());
         }
-        (&mut &*self.stream).write_all(&answer)?;
-        Ok(is_kept)
+        Ok((answer, is_kept))
     }
 }
 

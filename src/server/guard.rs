@@ -88,7 +88,9 @@ pub(super) fn accept(
         }
         match accepted {
             Ok((stream, address)) => {
-                let id = guard.admit(stream);
+                let Some(id) = guard.admit(stream) else {
+                    continue;
+                };
                 let peer = Peer { address, port_idx };
                 let started = thread::Builder::new()
                     .name("connection".to_owned())
@@ -128,11 +130,12 @@ impl Guard {
         }
     }
 
-    /// Takes a connection in; when there are too many, another has to go.
-    fn admit(&self, stream: TcpStream) -> u64 {
+    /// Takes a connection in; when there are too many, another has to go. `None` when a request of each of them is
+    /// being answered.
+    fn admit(&self, stream: TcpStream) -> Option<u64> {
         let mut connections = lock(&self.connections);
-        if connections.open.len() >= CONNECTIONS {
-            shed(&mut connections);
+        if connections.open.len() >= CONNECTIONS && !shed(&mut connections) {
+            return None;
         }
         let id = connections.next;
         connections.next += 1;
@@ -141,7 +144,7 @@ impl Guard {
             since: Some(Instant::now()),
         };
         connections.open.insert(id, open);
-        id
+        Some(id)
     }
 
     fn make_room(&self) {
@@ -212,15 +215,17 @@ impl Guard {
     }
 }
 
-/// Closes the connection that has waited longest without a request being answered.
-fn shed(connections: &mut Connections) {
+/// Closes the connection that has waited longest without a request being answered. Returns whether there was one.
+fn shed(connections: &mut Connections) -> bool {
     let waiting = connections.open.iter();
     let oldest = waiting
         .filter_map(|(id, open)| Some((open.since?, *id)))
         .min();
-    if let Some(open) = oldest.and_then(|(_, id)| connections.open.remove(&id)) {
-        let _ = open.stream.shutdown(Shutdown::Both);
-    }
+    let Some(open) = oldest.and_then(|(_, id)| connections.open.remove(&id)) else {
+        return false;
+    };
+    let _ = open.stream.shutdown(Shutdown::Both);
+    true
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

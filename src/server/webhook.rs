@@ -16,6 +16,7 @@ use tiny_http::{Method, Request};
 use super::answer::Answer;
 use super::guard::{Guard, Peer};
 use super::health;
+use crate::error::Error;
 use crate::limit;
 use crate::registry::webhook::{Change, Delivery, Message};
 use crate::store::events::Hint;
@@ -51,9 +52,10 @@ pub(super) fn serve(
             Ok(Some(request)) => handle(request, guard, served, commits, inbox, &mut refused),
             Ok(None) => {}
             Err(err) => {
-                inbox
-                    .log()
-                    .error("the listener for webhooks ended", &[("error", &err)]);
+                // Whoever started us shall start us again.
+                inbox.fail(Error::stop(format_args!(
+                    "the listener for webhooks ended: {err}"
+                )));
                 break;
             }
         }

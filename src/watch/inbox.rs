@@ -50,6 +50,11 @@ impl Inbox<'_> {
         self.shared.log
     }
 
+    /// Ends the run with an error.
+    pub(crate) fn fail(&self, err: Error) {
+        self.shared.fail(err);
+    }
+
     pub(crate) fn is_ending(&self) -> bool {
         self.shared.has_ended()
     }

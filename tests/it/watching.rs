@@ -1,5 +1,6 @@
 //! Watching that goes on: the first pass ever records, later ones index what is new.
 
+use crate::crowsnest::Crowsnest;
 use crate::pitfalls::{artifactory, images, manifest, place, seed, set};
 
 #[test]
@@ -44,4 +45,73 @@ fn the_first_pass_records_and_later_ones_index_what_is_new() {
             .with_code(0);
         assert_eq!(images(&place).len(), 21, "{aql}");
     }
+}
+
+#[test]
+fn credentials_are_read_anew_at_a_signal() {
+    let emulator = artifactory();
+    seed(&emulator, "docker-local", "app", "1");
+    let host = emulator.host();
+    let registry = format!(
+        "type=artifactory,registry={host},api={},repository=docker-local",
+        emulator.base_url()
+    );
+    // base64 of admin:wrong and of admin:password.
+    let file = |pair: &str| format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"{pair}\"}}}}}}");
+    let place =
+        Crowsnest::new("reload").home_file(".docker/config.json", &file("YWRtaW46d3Jvbmc="));
+    let mut running = place.start(&[
+        "--all-images",
+        "--interval",
+        "3600",
+        "--registry",
+        &registry,
+    ]);
+    running.wait_until(|said| said.contains("source cannot be listed"));
+    let place_of_file = std::path::Path::new(&place.home()).join(".docker/config.json");
+    std::fs::write(&place_of_file, "{").unwrap();
+    running.signal("HUP");
+    running.wait_until(|said| said.contains("credentials stay as they were"));
+    std::fs::write(&place_of_file, file("YWRtaW46cGFzc3dvcmQ=")).unwrap();
+    running.signal("HUP");
+    running.wait_until(|said| said.contains("image indexed"));
+    let ended = running.stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.says(&["info credentials looked at anew"]);
+    ended.says(&["info source can be listed again"]);
+}
+
+#[test]
+fn debug_says_why_something_is_not_read() {
+    let emulator = artifactory();
+    for (image, tag) in [("app", "v1"), ("app", "latest"), ("legacy", "v1")] {
+        seed(&emulator, "docker-local", image, tag);
+    }
+    let registry = format!(
+        "type=artifactory,registry={},api={},repository=docker-local,exclude=*legacy*",
+        emulator.host(),
+        emulator.base_url()
+    );
+    let place = place("debug");
+    let arguments = [
+        "--all-images",
+        "--debug",
+        "--tag",
+        "^v",
+        "--registry",
+        &registry,
+    ];
+    let ended = place.watch(&arguments).with_code(0);
+    ended.says(&[
+        "debug filtered out",
+        "docker-local/legacy",
+        "it is excluded",
+    ]);
+    ended.says(&["debug filtered out", "app:latest", "no --tag matches"]);
+    let ended = place.watch(&arguments).with_code(0);
+    ended.says(&[
+        "debug nothing to do",
+        "docker-local/app:v1",
+        "it is indexed",
+    ]);
 }

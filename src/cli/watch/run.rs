@@ -98,8 +98,17 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
     }
     let store = Store::open(&data_dir)?;
     let services = match mode {
-        // It ends before anybody would send something.
-        Mode::Once => Vec::new(),
+        Mode::Once => {
+            let has_port = |source: &Box<dyn Source>| {
+                source
+                    .webhook()
+                    .is_some_and(|webhook| webhook.port().is_some())
+            };
+            if !listen.is_empty() || sources.iter().any(has_port) {
+                log.info("a single pass receives no webhooks", &[]);
+            }
+            Vec::new()
+        }
         Mode::Watch { .. } => services(&sources, &listen, &log)?,
     };
     let plan = Plan {
