@@ -142,17 +142,21 @@ impl Store {
             .collect()
     }
 
-    /// Ends an event that was looked at. One that was told again meanwhile is to be looked at again.
-    pub(crate) fn event_done(&self, event: &Event) -> Result<()> {
+    /// Ends events that were looked at. One that was told again meanwhile is to be looked at again.
+    pub(crate) fn events_done(&self, events: &[Event]) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
         self.write(|db| {
-            let n = db
-                .prepare_cached("DELETE FROM event WHERE id = ?1 AND n_received = ?2")?
-                .execute(params![event.id.0, event.n_received])?;
-            if n == 0 {
-                db.execute(
-                    "UPDATE event SET lease_owner = NULL, lease_until = 0, attempts = 0, next_try = 0 WHERE id = ?1",
-                    [event.id.0],
-                )?;
+            let mut end =
+                db.prepare_cached("DELETE FROM event WHERE id = ?1 AND n_received = ?2")?;
+            let mut again = db.prepare_cached(
+                "UPDATE event SET lease_owner = NULL, lease_until = 0, attempts = 0, next_try = 0 WHERE id = ?1",
+            )?;
+            for event in events {
+                if end.execute(params![event.id.0, event.n_received])? == 0 {
+                    again.execute([event.id.0])?;
+                }
             }
             Ok(())
         })

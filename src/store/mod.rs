@@ -25,7 +25,7 @@ mod schema;
 pub(crate) mod tags;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -37,6 +37,8 @@ use crate::time::Timestamp;
 
 /// How long to wait for another process's write; theirs are short.
 const BUSY: Duration = Duration::from_secs(60);
+/// How long a writer lets others go first.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// How long to wait before a disk that could not be written is tried again.
 const PROBE: Duration = Duration::from_secs(2);
 /// Name of the file in the data directory.
@@ -46,6 +48,8 @@ const FILE: &str = "crowsnest.db";
 pub(crate) struct Store {
     path: PathBuf,
     writer: Mutex<Connection>,
+    /// Writers that somebody waits for outside; the others let them go first.
+    urgent: (Mutex<u32>, Condvar),
     readers: Mutex<Vec<Connection>>,
 }
 
@@ -90,6 +94,7 @@ impl Store {
         Ok(Store {
             path,
             writer: Mutex::new(writer),
+            urgent: Default::default(),
             readers: Mutex::default(),
         })
     }
@@ -120,6 +125,9 @@ impl Store {
 
     /// Runs `work` in one write transaction.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let (n_urgent, change) = &self.urgent;
+        let waiting = n_urgent.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(change.wait_timeout_while(waiting, PATIENCE, |n_urgent| *n_urgent > 0));
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || {
             let transaction =
@@ -132,12 +140,12 @@ impl Store {
     }
 
     /// Runs `work` in one write transaction that is on the disk when this returns, so that not even a power cut
-    /// takes it back.
+    /// takes it back. Goes before writes of the other kind.
     fn write_durably<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connection = self.urgent_writer();
         let run = || {
             connection.pragma_update(None, "synchronous", "FULL")?;
             let transaction =
@@ -151,6 +159,16 @@ impl Store {
         result
             .and_then(|value| reset.map(|()| value))
             .map_err(|err| self.error(&err))
+    }
+
+    /// The writer, ahead of those that nobody waits for.
+    fn urgent_writer(&self) -> MutexGuard<'_, Connection> {
+        let (n_urgent, change) = &self.urgent;
+        *n_urgent.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        *n_urgent.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        change.notify_all();
+        writer
     }
 
     /// Runs `work` seeing one state of the store.

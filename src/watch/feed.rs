@@ -95,7 +95,9 @@ fn hand_out(shared: &Shared<'_>, owner: &str, outputs: &Outputs, inputs: &Inputs
         n_taken += 1;
         shared.hand_out(sender, work);
     };
-    let n_free = room(&inputs.pushed);
+    store.events_done(&shared.take_done_events())?;
+    // Half of the room, so that a flood of events does not keep images from being read.
+    let n_free = room(&inputs.pushed).div_ceil(2);
     if n_free > 0 && shared.plan.mode != Mode::Once {
         for event in store.take_events(owner, &shared.source_ids, n_free)? {
             send(&outputs.pushed, Work::Event(Box::new(event)));

@@ -25,17 +25,14 @@ enum Came {
 }
 
 /// Looks at an event, notes what it came to, and puts it back when that cannot be found out.
-pub(super) fn at(shared: &Shared<'_>, event: &Event) {
+pub(super) fn at(shared: &Shared<'_>, event: Event) {
     let Some(source_idx) = shared.source_idx(event.source) else {
         return;
     };
     let source = shared.source(source_idx);
     let image = format!("{}:{}", source.shown(&event.repository), event.tag);
     let store = shared.plan.store;
-    let result = look(shared, source_idx, event).and_then(|came| {
-        store.event_done(event)?;
-        Ok(came)
-    });
+    let result = look(shared, source_idx, &event);
     let err = match result {
         Ok(came) => {
             let became = match came {
@@ -52,7 +49,8 @@ pub(super) fn at(shared: &Shared<'_>, event: &Event) {
                 "event looked at",
                 &[("image", &image), ("tag", &became), ("ms", &waited)],
             );
-            return shared.tell_news();
+            shared.event_done(event);
+            return;
         }
         Err(err) => err,
     };
@@ -73,7 +71,8 @@ pub(super) fn at(shared: &Shared<'_>, event: &Event) {
             "event cannot be looked at; the next listing decides",
             &[("image", &image), ("error", &err)],
         );
-        store.event_done(event)
+        shared.event_done(event);
+        Ok(())
     } else {
         let wait = err.retry_after().map_or_else(
             || backoff(attempt, FIRST_WAIT, LONGEST_WAIT),
@@ -84,7 +83,7 @@ pub(super) fn at(shared: &Shared<'_>, event: &Event) {
             "event is tried again",
             &[("image", &image), ("error", &err), ("next_try", &next_try)],
         );
-        store.event_failed(event, &err, next_try)
+        store.event_failed(&event, &err, next_try)
     };
     if let Err(err) = noted {
         shared.broken(err);

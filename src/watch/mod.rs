@@ -51,6 +51,8 @@ use worker::Serves;
 
 /// How often a thread that waits looks around.
 const TICK: Duration = Duration::from_millis(100);
+/// Events and pushed images that wait for a worker, taken out of the store together.
+const PUSHED_QUEUE: usize = 64;
 /// Layers that wait for a worker; one more is read by whoever asks for it.
 const LAYER_QUEUE: usize = 256;
 
@@ -144,7 +146,7 @@ pub(crate) fn run(
     let (pushed, pushed_layers) = bounded(LAYER_QUEUE);
     let layer_senders = LayerSenders { pushed, backfill };
     let shared = Shared::new(plan, log, stop, layer_senders, spare)?;
-    let (pushed, pushed_work) = bounded(2 * plan.n_workers);
+    let (pushed, pushed_work) = bounded(PUSHED_QUEUE);
     let (images, image_work) = bounded(2 * plan.n_workers);
     let (check_sender, checks) = bounded(2 * plan.n_workers);
     let outputs = Outputs { pushed, images };

@@ -146,6 +146,8 @@ pub(super) struct Shared<'a> {
     /// Sources whose first listing in this run has ended, well or not.
     n_listed: AtomicUsize,
     has_ended: AtomicBool,
+    /// Events that were looked at and are still in the store: they end together.
+    done_events: Mutex<Vec<Event>>,
     /// Why the store cannot be written now, though it may be later.
     trouble: Mutex<Option<Error>>,
     /// Sources that could not be listed, in a single pass.
@@ -187,6 +189,7 @@ impl<'a> Shared<'a> {
             n_under_way: AtomicUsize::new(0),
             n_listed: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),
+            done_events: Mutex::default(),
             trouble: Mutex::default(),
             n_unlisted: AtomicUsize::new(0),
             said: Mutex::default(),
@@ -267,6 +270,24 @@ impl<'a> Shared<'a> {
     /// Whether every source was listed, or could not be.
     pub(super) fn is_listed(&self) -> bool {
         self.n_listed.load(Ordering::SeqCst) >= self.source_ids.len()
+    }
+
+    /// Notes that an event was looked at. A process that is killed before it ends looks at it again.
+    pub(super) fn event_done(&self, event: Event) {
+        self.done_events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event);
+        self.tell_news();
+    }
+
+    /// The events that were looked at since the last call.
+    pub(super) fn take_done_events(&self) -> Vec<Event> {
+        let mut done = self
+            .done_events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *done)
     }
 
     pub(super) fn reload(&self) {

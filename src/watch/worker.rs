@@ -124,7 +124,7 @@ fn begin(shared: &Shared<'_>, work: Work) {
             shared.end_work();
         }
         Work::Event(event) => {
-            look::at(shared, &event);
+            look::at(shared, *event);
             shared.end_work();
         }
         Work::Image(job) => begin_image(shared, *job),
