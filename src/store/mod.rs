@@ -120,15 +120,26 @@ impl Store {
 
     /// Runs `work` in one write transaction.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        self.write_unless(|db| work(db).map(Ok))
+    }
+
+    /// Runs `work` in one write transaction. When it ends in an error of ours, nothing is written, and that is
+    /// the error.
+    fn write_unless<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
+    ) -> Result<T> {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
-            transaction.commit()?;
+            if value.is_ok() {
+                transaction.commit()?;
+            }
             Ok(value)
         };
-        run().map_err(|err| self.error(&err))
+        run().map_err(|err| self.error(&err)).flatten()
     }
 
     /// Runs `work` in one write transaction that is on the disk when this returns, so that not even a power cut
@@ -269,6 +280,21 @@ fn store_error(err: &rusqlite::Error) -> Error {
         ),
         _ => Error::stop(err),
     }
+}
+
+/// What an image relied on and is not stored any more: it was in no image when it was pruned. The next try
+/// reads it again.
+fn vanished(what: &str, name: &str) -> Error {
+    Error::retry(format_args!("{what} `{name}` was pruned meanwhile"))
+}
+
+/// SQL for a number of a new row of `table` that no row ever had: a worker may hold that of a row that was
+/// pruned.
+fn new_id(table: &str) -> String {
+    format!(
+        "(SELECT max(coalesce((SELECT max(id) FROM {table}), 0),
+                     (SELECT id FROM last_id WHERE kind = '{table}')) + 1)"
+    )
 }
 
 /// Reads a stored moment.

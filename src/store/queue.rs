@@ -5,7 +5,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::lease::{LEASE_MS, lives};
-use super::tags::{Lane, TagId};
+use super::tags::{LAST_CHANGE, Lane, TagId};
 use super::{Store, moment};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Repository, Tag};
@@ -257,8 +257,10 @@ impl Store {
                 params![tag.0, digest.as_str(), now],
             )?;
             db.execute(
-                "UPDATE tag SET digest = ?2, changed_at = ?3, change_no = (SELECT max(change_no) + 1 FROM tag)
-                 WHERE id = ?1 AND digest <> ?2",
+                &format!(
+                    "UPDATE tag SET digest = ?2, changed_at = ?3, change_no = {LAST_CHANGE} + 1
+                     WHERE id = ?1 AND digest <> ?2"
+                ),
                 params![tag.0, digest.as_str(), now],
             )?;
             Ok(())

@@ -160,7 +160,7 @@ impl Walker<'_> {
         let mut entries = Vec::new();
         for descriptor in index.manifests {
             let kind = entry_of(&descriptor);
-            if kind == Entry::Image && self.wants(&descriptor) {
+            if kind == Entry::Image && wants(self.platforms, &descriptor) {
                 let inner = Place {
                     repository: place.repository.clone(),
                     tag: None,
@@ -177,14 +177,15 @@ impl Walker<'_> {
         });
         Ok(())
     }
+}
 
-    fn wants(&self, descriptor: &Descriptor) -> bool {
-        match &descriptor.platform {
-            Some(platform) if !self.platforms.is_empty() => {
-                self.platforms.iter().any(|wish| wish.takes(platform))
-            }
-            _ => true,
+/// Whether an entry of an index is for one of the platforms (empty means all), or does not say for which it is.
+pub(super) fn wants(platforms: &[Platform], descriptor: &Descriptor) -> bool {
+    match &descriptor.platform {
+        Some(platform) if !platforms.is_empty() => {
+            platforms.iter().any(|wish| wish.takes(platform))
         }
+        _ => true,
     }
 }
 
