@@ -19,10 +19,13 @@ pub(crate) mod lease;
 pub(crate) mod listed;
 pub(crate) mod listing;
 pub(crate) mod packages;
+pub(crate) mod prune;
 pub(crate) mod queue;
 mod sbom;
 mod schema;
 pub(crate) mod tags;
+#[cfg(test)]
+mod testdata;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
