@@ -26,6 +26,7 @@ mod help;
 mod images;
 mod man;
 mod plugin;
+mod retry;
 mod sbom;
 mod status;
 mod version;
@@ -39,6 +40,7 @@ const COMMANDS: &[&Command] = &[
     &images::COMMAND,
     &sbom::COMMAND,
     &status::COMMAND,
+    &retry::COMMAND,
     &help::COMMAND,
     &version::COMMAND,
     &man::COMMAND,

@@ -21,6 +21,7 @@ pub(crate) mod listing;
 pub(crate) mod packages;
 pub(crate) mod prune;
 pub(crate) mod queue;
+pub(crate) mod retry;
 mod sbom;
 mod schema;
 pub(crate) mod tags;
@@ -230,12 +231,17 @@ impl Store {
                 },
             )
         })?;
-        counts.store_bytes = ["", "-wal"]
+        counts.store_bytes = self.bytes();
+        Ok(counts)
+    }
+
+    /// Bytes of the store's files.
+    fn bytes(&self) -> u64 {
+        ["", "-wal"]
             .iter()
             .filter_map(|suffix| std::fs::metadata(format!("{}{suffix}", self.path.display())).ok())
             .map(|file| file.len())
-            .sum();
-        Ok(counts)
+            .sum()
     }
 }
 

@@ -73,35 +73,6 @@ pub(crate) struct QueueState {
 }
 
 impl Store {
-    /// Gives failed jobs another chance, except those that no try can change.
-    pub(crate) fn retry_failed(&self) -> Result<u64> {
-        self.write(|db| {
-            let n = db.execute(
-                "UPDATE job SET state = 'ready', attempts = 0, next_try = 0 WHERE state = 'failed' AND is_final = 0",
-                [],
-            )?;
-            Ok(n as u64)
-        })
-    }
-
-    /// The same for one source, which can be reached again; what waits for its next try need not wait.
-    pub(crate) fn retry_source(&self, source: &str) -> Result<u64> {
-        self.write(|db| {
-            let n = db.execute(
-                "UPDATE job SET state = 'ready', attempts = 0, next_try = 0
-                 WHERE is_final = 0 AND (state = 'failed' OR attempts > 0) AND tag_id IN (
-                     SELECT tag.id FROM tag JOIN repository r ON r.id = repository_id
-                     JOIN source s ON s.id = source_id WHERE s.name = ?1)",
-                [source],
-            )?;
-            db.execute(
-                "UPDATE event SET next_try = 0 WHERE source_id = (SELECT id FROM source WHERE name = ?1)",
-                [source],
-            )?;
-            Ok(n as u64)
-        })
-    }
-
     /// Takes up to `n` jobs of `sources` that are due, oldest first. Writes nothing when there is none.
     pub(crate) fn take_jobs(
         &self,

@@ -52,6 +52,13 @@ impl Temp {
         self.store.write(|db| db.execute_batch(sql)).unwrap();
     }
 
+    /// Runs SQL that leaves references which lead nowhere.
+    pub(super) fn break_with(&self, sql: &str) {
+        let db = rusqlite::Connection::open(self.store.path()).unwrap();
+        db.pragma_update(None, "foreign_keys", false).unwrap();
+        db.execute_batch(sql).unwrap();
+    }
+
     pub(super) fn count(&self, table: &str) -> u64 {
         let sql = format!("SELECT count(*) FROM {table}");
         self.store
@@ -156,15 +163,21 @@ impl Temp {
 
     /// A tag is seen to point to the image or index of that name. Has no job afterwards.
     pub(super) fn see(&self, repository: &str, tag: &str, image: &str) {
-        self.see_with(repository, tag, image, &Record::Only);
+        self.see_with(repository, tag, image, &Record::Only, Told::Listing);
     }
 
-    /// As [`Temp::see`], and has a job.
+    /// As [`Temp::see`], and has a job, of the backfill.
     pub(super) fn queue(&self, repository: &str, tag: &str, image: &str) {
-        self.see_with(repository, tag, image, &Record::All(wish()));
+        self.see_with(
+            repository,
+            tag,
+            image,
+            &Record::All(wish()),
+            Told::FirstListing,
+        );
     }
 
-    fn see_with(&self, name: &str, tag: &str, image: &str, record: &Record) {
+    fn see_with(&self, name: &str, tag: &str, image: &str, record: &Record, told: Told) {
         let found = Found {
             repository: &repository(name),
             shown: &format!("r.example/{name}"),
@@ -172,7 +185,7 @@ impl Temp {
             digest: &digest(image),
         };
         self.store
-            .see_tag(self.source, &found, record, Told::Listing)
+            .see_tag(self.source, &found, record, told)
             .unwrap();
     }
 
