@@ -29,6 +29,7 @@ mod plugin;
 mod retry;
 mod sbom;
 mod status;
+mod store;
 mod version;
 mod watch;
 
@@ -41,6 +42,7 @@ const COMMANDS: &[&Command] = &[
     &sbom::COMMAND,
     &status::COMMAND,
     &retry::COMMAND,
+    &store::COMMAND,
     &help::COMMAND,
     &version::COMMAND,
     &man::COMMAND,

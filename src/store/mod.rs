@@ -11,7 +11,9 @@
 //! *Invariant:* every write is one transaction, so a process killed at any moment leaves no half-written
 //! state.
 
+mod check;
 mod checkpoint;
+mod compact;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod layers;
