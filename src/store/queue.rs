@@ -61,12 +61,16 @@ pub(crate) struct Trouble {
     pub(crate) is_final: bool,
 }
 
-/// How many jobs there are.
+/// How many jobs there are, and when the next is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueState {
     pub(crate) waiting: u64,
     /// Those of the waiting that failed before.
     pub(crate) retrying: u64,
+    /// Those of the waiting that were just pushed, and go first.
+    pub(crate) pushed: u64,
+    /// When the first of the retrying is due; `None` when all are.
+    pub(crate) next_try: Option<Timestamp>,
     /// Taken by a process that lives.
     pub(crate) running: u64,
     pub(crate) failed: u64,
@@ -257,7 +261,8 @@ impl Store {
         self.read(|db| {
             let mut query = db.prepare_cached(
                 "SELECT state, lease_owner AS owner, attempts > 0 AS is_retried,
-                        count(*) FROM job GROUP BY 1, 2, 3",
+                        count(*), sum(lane = 0), min(nullif(next_try, 0)) AS next_try
+                 FROM job GROUP BY 1, 2, 3",
             )?;
             let mut rows = query.query([])?;
             let mut state = QueueState::default();
@@ -270,7 +275,12 @@ impl Store {
                     state.running += n;
                 } else {
                     state.waiting += n;
-                    state.retrying += if is_retried { n } else { 0 };
+                    state.pushed += row.get::<_, u64>(4)?;
+                    if is_retried {
+                        state.retrying += n;
+                        let next_try = moment(row, "next_try")?;
+                        state.next_try = state.next_try.into_iter().chain(next_try).min();
+                    }
                 }
             }
             Ok(state)
