@@ -8,7 +8,7 @@ use super::{Store, connect};
 use crate::error::{Error, Kind, Result};
 
 /// How long to wait for another process's write. Theirs are short, so who writes for longer is busy.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

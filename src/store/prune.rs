@@ -398,18 +398,18 @@ mod tests {
         store
             .tag_is_gone(temp.source, &repository("lib"), &tag("old"))
             .unwrap();
-        assert_eq!(prune(&store), Pruned::default(), "gone just now");
+        assert_eq!(prune(store), Pruned::default(), "gone just now");
 
         temp.age(20 * DAY);
         assert_eq!(
-            prune(&store),
+            prune(store),
             Pruned::default(),
             "gone for less than 30 days"
         );
         assert_eq!(TABLES.map(|table| temp.count(table)).to_vec(), kept);
 
         temp.age(20 * DAY);
-        let pruned = prune(&store);
+        let pruned = prune(store);
         let expected = Pruned {
             tags: 1,
             history: 0,
@@ -420,7 +420,7 @@ mod tests {
             repositories: 1,
         };
         assert_eq!(pruned, expected);
-        assert_eq!(prune(&store), Pruned::default(), "a second time");
+        assert_eq!(prune(store), Pruned::default(), "a second time");
         assert!(store.sbom(&digest("own")).unwrap().is_none());
         let sbom = store.sbom(&digest("shared")).unwrap().unwrap();
         let names: Vec<&str> = sbom
@@ -446,7 +446,7 @@ mod tests {
             .tag_is_gone(temp.source, &repository("app"), &tag("1"))
             .unwrap();
         temp.age(31 * DAY);
-        let pruned = prune(&store);
+        let pruned = prune(store);
         assert_eq!((pruned.tags, pruned.manifests), (1, 4));
         for table in TABLES {
             assert_eq!(temp.count(table), 0, "{table}");
@@ -463,9 +463,9 @@ mod tests {
             temp.age(days * DAY);
         }
         // `a` was left 20 days ago, `b` just now.
-        assert_eq!(prune(&store), Pruned::default());
+        assert_eq!(prune(store), Pruned::default());
         temp.age(11 * DAY);
-        let pruned = prune(&store);
+        let pruned = prune(store);
         assert_eq!((pruned.history, pruned.manifests, pruned.tags), (1, 1, 0));
         assert!(store.sbom(&digest("a")).unwrap().is_none());
         assert!(store.sbom(&digest("b")).unwrap().is_some());
@@ -478,9 +478,9 @@ mod tests {
         let store = temp.store();
         temp.layer("waiting");
         temp.image("unnamed", &["base"]);
-        assert_eq!(prune(&store), Pruned::default());
+        assert_eq!(prune(store), Pruned::default());
         temp.age(2 * DAY);
-        let pruned = prune(&store);
+        let pruned = prune(store);
         assert_eq!(
             (pruned.manifests, pruned.layers, pruned.packages),
             (1, 2, 1)
@@ -498,7 +498,7 @@ mod tests {
             store.layer(&digest("top")).unwrap(),
         );
         temp.age(2 * DAY);
-        prune(&store);
+        prune(store);
         let err = temp.save_image("image", &[base.clone(), top]).unwrap_err();
         let expected = format!("layer `{}` was pruned meanwhile", digest("base"));
         assert_eq!(
@@ -546,8 +546,8 @@ mod tests {
         let store = temp.store();
         temp.image("image", &["base"]);
         temp.age(2 * DAY);
-        prune(&store);
-        let err = index(&store, "index", &["image"]).unwrap_err();
+        prune(store);
+        let err = index(store, "index", &["image"]).unwrap_err();
         let expected = format!("image `{}` was pruned meanwhile", digest("image"));
         assert_eq!((err.kind(), err.to_string()), (Kind::Retry, expected));
         assert_eq!(temp.count("manifest"), 0);
@@ -560,17 +560,17 @@ mod tests {
         for name in ["a", "b", "c"] {
             temp.see("app", name, "image");
         }
-        let last = tag_row(&store, "c").1;
+        let last = tag_row(store, "c").1;
         store
             .tag_is_gone(temp.source, &repository("app"), &tag("c"))
             .unwrap();
         temp.age(31 * DAY);
-        assert_eq!(prune(&store).tags, 1);
+        assert_eq!(prune(store).tags, 1);
         temp.see("app", "d", "image");
         assert!(
-            tag_row(&store, "d").1 > last + 1,
+            tag_row(store, "d").1 > last + 1,
             "{:?}",
-            tag_row(&store, "d")
+            tag_row(store, "d")
         );
     }
 
@@ -590,7 +590,7 @@ mod tests {
         assert!((1..=1_000).contains(&pruned.tags), "{pruned:?}");
         assert_eq!(pruned.repositories, 0);
         assert_eq!(temp.count("tag") + pruned.tags, 1_000);
-        let rest = prune(&store);
+        let rest = prune(store);
         assert_eq!((pruned.tags + rest.tags, rest.repositories), (1_000, 1));
     }
 
@@ -617,7 +617,7 @@ mod tests {
         let took = began.elapsed();
         assert_eq!((pruned.tags, pruned.manifests, pruned.layers), (n, n, n));
         let again = Instant::now();
-        assert_eq!(prune(&store), Pruned::default());
+        assert_eq!(prune(store), Pruned::default());
         if n > 1_000 {
             let line = format!(
                 "{pruned:?} in {took:?}, of them writing {held_in_all:?}, longest {longest:?}; again {:?}\n",
