@@ -30,6 +30,14 @@ impl Timestamp {
         )
     }
 
+    /// Takes `time` off, stopping at the beginning of time.
+    pub(crate) fn minus(self, time: Duration) -> Self {
+        Timestamp(
+            self.0
+                .saturating_sub(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
     /// Time from `earlier` to `self`; zero when the clock was set back.
     pub(crate) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

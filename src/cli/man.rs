@@ -134,20 +134,25 @@ const SHAPES: &[(&str, &str, &[&str])] = &[
     ),
     (
         "crowsnest status",
-        "A source with an error could not be listed since error_since. retrying are those of waiting that \
-         failed before. A failure without next_try is tried again by the next pass of --all-images, or, \
-         when is_final is true, not until the tag changes. At most 1,000 failures are listed; \
+        "A source with an error could not be listed since error_since. Of those waiting, pushed have just \
+         been pushed and go first, and retrying failed before; next_try is when the first of these is due. \
+         events are accepted webhooks, of which the oldest was received at waiting_since. A failure without \
+         next_try is tried again as soon as a worker is free when is_due is true, not until the tag changes \
+         when is_final is true, and otherwise by the next run; crowsnest retry has all of them tried again. \
+         At most 1,000 failures are listed; \
          failures_unlisted counts the others.",
         &[
             "{\"version\": 1,",
             " \"store\": {\"path\", \"bytes\"},",
             " \"counts\": {\"repositories\", \"tags\", \"images\",",
             "   \"incomplete_images\", \"layers\", \"layer_bytes\", \"packages\"},",
-            " \"queue\": {\"waiting\", \"retrying\", \"running\", \"failed\"},",
+            " \"queue\": {\"waiting\", \"retrying\", \"pushed\", \"next_try\", \"running\",",
+            "   \"failed\"},",
+            " \"events\": {\"waiting\", \"waiting_since\"},",
             " \"sources\": [{\"name\", \"repositories\", \"tags\", \"listed_at\",",
             "   \"error\", \"error_since\"}],",
             " \"failures\": [{\"image\", \"digest\", \"error\", \"hint\", \"attempts\",",
-            "   \"next_try\", \"is_final\"}],",
+            "   \"next_try\", \"is_due\", \"is_final\"}],",
             " \"failures_unlisted\"}",
         ],
     ),

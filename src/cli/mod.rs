@@ -27,8 +27,10 @@ mod help;
 mod images;
 mod man;
 mod plugin;
+mod retry;
 mod sbom;
 mod status;
+mod store;
 mod version;
 mod watch;
 mod webhook;
@@ -42,6 +44,8 @@ const COMMANDS: &[&Command] = &[
     &images::COMMAND,
     &sbom::COMMAND,
     &status::COMMAND,
+    &retry::COMMAND,
+    &store::COMMAND,
     &help::COMMAND,
     &version::COMMAND,
     &man::COMMAND,

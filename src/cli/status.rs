@@ -14,8 +14,8 @@ pub(crate) const COMMAND: Command = Command {
     summary: "Show what the store holds and what waits",
     usage: "status [OPTIONS]",
     about: &[
-        "Shows what the store holds, when each registry was listed last, how many images wait, and which \
-         could not be indexed: why, and when that is tried again.",
+        "Shows what the store holds, when each registry was listed last, how many images and webhooks wait, \
+         and which images could not be indexed: why, and when that is tried again.",
     ],
     flags: &[
         DATA_DIR,

@@ -87,8 +87,15 @@ fn status(answer: &StatusAnswer, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&encoded(&Queue {
         waiting: answer.queue.waiting,
         retrying: answer.queue.retrying,
+        pushed: answer.queue.pushed,
+        next_try: answer.queue.next_try.map(|at| at.to_string()),
         running: answer.queue.running,
         failed: answer.queue.failed,
+    })?)?;
+    out.write_all(b",\n\"events\":")?;
+    out.write_all(&encoded(&Events {
+        waiting: answer.events.waiting,
+        waiting_since: answer.events.waiting_since.map(|at| at.to_string()),
     })?)?;
     out.write_all(b",\n\"sources\":")?;
     list(
@@ -359,9 +366,17 @@ struct Counts {
 }
 
 #[derive(Serialize)]
+struct Events {
+    waiting: u64,
+    waiting_since: Option<String>,
+}
+
+#[derive(Serialize)]
 struct Queue {
     waiting: u64,
     retrying: u64,
+    pushed: u64,
+    next_try: Option<String>,
     running: u64,
     failed: u64,
 }
@@ -397,6 +412,7 @@ struct WireFailure<'a> {
     hint: Option<&'a str>,
     attempts: u32,
     next_try: Option<String>,
+    is_due: bool,
     is_final: bool,
 }
 
@@ -410,8 +426,9 @@ impl<'a> From<&'a Failure> for WireFailure<'a> {
             attempts: failure.attempts,
             next_try: match failure.next_try {
                 NextTry::At(at) => Some(at.to_string()),
-                NextTry::NextPass | NextTry::WhenChanged => None,
+                NextTry::Now | NextTry::NextRun | NextTry::WhenChanged => None,
             },
+            is_due: failure.next_try == NextTry::Now,
             is_final: failure.next_try == NextTry::WhenChanged,
         }
     }
@@ -507,7 +524,13 @@ mod tests {
         assert_eq!(document["queue"]["retrying"], 1);
         assert_eq!(document["sources"][1]["listed_at"], serde_json::Value::Null);
         assert_eq!(document["failures"][0]["next_try"], "2026-11-24T08:00:00Z");
+        assert_eq!(document["queue"]["pushed"], 2);
+        assert_eq!(document["queue"]["next_try"], "2026-11-24T08:00:00Z");
+        assert_eq!(document["events"]["waiting"], 3);
+        assert_eq!(document["events"]["waiting_since"], "2026-11-24T08:00:00Z");
         assert_eq!(document["failures"][2]["is_final"], true);
+        assert_eq!(document["failures"][3]["next_try"], serde_json::Value::Null);
+        assert_eq!(document["failures"][3]["is_due"], true);
         assert_eq!(document["failures_unlisted"], 4);
     }
 }

@@ -102,6 +102,7 @@ pub(crate) struct StatusAnswer {
     /// Sorted by name.
     pub(crate) sources: Vec<SourceStatus>,
     pub(crate) queue: QueueStatus,
+    pub(crate) events: EventsStatus,
     /// Sorted by image.
     pub(crate) failures: Vec<Failure>,
     /// Failures that are not among them, since there are so many.
@@ -127,8 +128,20 @@ pub(crate) struct QueueStatus {
     pub(crate) waiting: u64,
     /// Those of the waiting that failed before.
     pub(crate) retrying: u64,
+    /// Those of the waiting that were just pushed, and go first.
+    pub(crate) pushed: u64,
+    /// When the first of the retrying is due; `None` when all are.
+    pub(crate) next_try: Option<Timestamp>,
     pub(crate) running: u64,
     pub(crate) failed: u64,
+}
+
+/// Accepted webhooks that were not looked at yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EventsStatus {
+    pub(crate) waiting: u64,
+    /// When the oldest was received.
+    pub(crate) waiting_since: Option<Timestamp>,
 }
 
 /// An image that could not be read so far.
@@ -147,8 +160,10 @@ pub(crate) struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextTry {
     At(Timestamp),
-    /// With the next pass of `--all-images`.
-    NextPass,
+    /// As soon as a worker is free.
+    Now,
+    /// With the next run.
+    NextRun,
     /// When the tag points to another image.
     WhenChanged,
 }

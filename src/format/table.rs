@@ -129,15 +129,34 @@ fn status(answer: &StatusAnswer, out: &mut dyn Write) -> io::Result<()> {
         count(answer.packages, "package")
     )?;
     let queue = answer.queue;
-    let retrying = match queue.retrying {
-        0 => String::new(),
-        n => format!(" ({n} to be tried again)"),
+    let mut parts = Vec::new();
+    if queue.pushed > 0 {
+        parts.push(format!("{} just pushed", queue.pushed));
+    }
+    if queue.retrying > 0 {
+        let next_try = queue.next_try.map(|at| format!(", next {}", at.minute()));
+        let next_try = next_try.unwrap_or_default();
+        parts.push(format!("{} to be tried again{next_try}", queue.retrying));
+    }
+    let parts = match parts.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", parts.join("; ")),
     };
     writeln!(
         out,
-        "queue   {} waiting{retrying}, {} running, {} failed",
+        "queue   {} waiting{parts}, {} running, {} failed",
         queue.waiting, queue.running, queue.failed
     )?;
+    if answer.events.waiting > 0 {
+        let since = answer.events.waiting_since;
+        let since = since.map(|at| format!(" since {}", at.minute()));
+        writeln!(
+            out,
+            "        {} to be looked at{}",
+            count(answer.events.waiting, "webhook"),
+            since.unwrap_or_default()
+        )?;
+    }
     writeln!(out)?;
     sources(answer, out)?;
     if answer.failures.is_empty() {
@@ -152,8 +171,11 @@ fn status(answer: &StatusAnswer, out: &mut dyn Write) -> io::Result<()> {
         };
         let next_try = match failure.next_try {
             NextTry::At(at) => format!("next try {}", at.minute()),
-            NextTry::NextPass => "tried again by the next crowsnest watch --all-images".to_owned(),
-            NextTry::WhenChanged => "not tried again until the tag changes".to_owned(),
+            NextTry::Now => "to be tried again now".to_owned(),
+            NextTry::NextRun => "tried again by the next run, or after crowsnest retry".to_owned(),
+            NextTry::WhenChanged => {
+                "not tried again until the tag changes, or after crowsnest retry".to_owned()
+            }
         };
         writeln!(out, "  {}", printable(&failure.image))?;
         writeln!(out, "    {}", printable(&failure.error))?;
@@ -316,7 +338,8 @@ r.example/app       1.0                     {1}  linux/amd64       104  28.2 MB 
 store   /var/lib/crowsnest/crowsnest.db (5.0 MB)
 holds   42 tags in 2 repositories
         43 indexed images (1 incomplete) of 51 layers (933 MB), 2743 packages
-queue   5 waiting (1 to be tried again), 3 running, 2 failed
+queue   5 waiting (2 just pushed; 1 to be tried again, next 2026-11-24 08:00), 3 running, 2 failed
+        3 webhooks to be looked at since 2026-11-24 08:00
 
 SOURCE         REPOSITORIES  TAGS  LAST LISTED
 oci r.example             2    42  2026-11-24 08:00
@@ -329,11 +352,14 @@ not indexed:
     failed 2 times; next try 2026-11-24 08:00
   r.example/b:1
     manifest: status 500
-    failed once; tried again by the next crowsnest watch --all-images
+    failed once; tried again by the next run, or after crowsnest retry
   r.example/c:1\\x1b
     manifest: status 500
     hint: log in
-    failed once; not tried again until the tag changes
+    failed once; not tried again until the tag changes, or after crowsnest retry
+  r.example/d:1
+    manifest: status 500
+    failed in an earlier run; to be tried again now
   and 4 more: crowsnest images --state failed,retrying --format csv
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

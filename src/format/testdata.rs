@@ -1,6 +1,8 @@
 //! Answers with hostile and ordinary texts, for the tests of all formats.
 
-use super::{Failure, ImageRow, NextTry, QueueStatus, SbomAnswer, SourceStatus, StatusAnswer};
+use super::{
+    EventsStatus, Failure, ImageRow, NextTry, QueueStatus, SbomAnswer, SourceStatus, StatusAnswer,
+};
 use crate::image::Digest;
 use crate::sbom::{
     Coverage, Distro, ImageLayer, ImagePackage, Location, Problem, Sbom, Source, State,
@@ -137,7 +139,7 @@ pub(super) fn sbom() -> SbomAnswer {
     }
 }
 
-/// A store with a source that cannot be listed and three failures.
+/// A store with a source that cannot be listed and four failures.
 pub(super) fn status() -> StatusAnswer {
     let failure = |image: &str, attempts, next_try| Failure {
         image: image.to_owned(),
@@ -178,16 +180,23 @@ pub(super) fn status() -> StatusAnswer {
         queue: QueueStatus {
             waiting: 5,
             retrying: 1,
+            pushed: 2,
+            next_try: Some(MOMENT),
             running: 3,
             failed: 2,
         },
+        events: EventsStatus {
+            waiting: 3,
+            waiting_since: Some(MOMENT),
+        },
         failures: vec![
             failure("r.example/a:1", 2, NextTry::At(MOMENT)),
-            failure("r.example/b:1", 1, NextTry::NextPass),
+            failure("r.example/b:1", 1, NextTry::NextRun),
             Failure {
                 hint: Some("log in".to_owned()),
                 ..failure("r.example/c:1\u{1b}", 1, NextTry::WhenChanged)
             },
+            failure("r.example/d:1", 0, NextTry::Now),
         ],
         failures_unlisted: 4,
     }

@@ -27,11 +27,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     fn takes_repository(&self, shown: &str) -> bool {
-        self.repositories.is_empty()
-            || self.repositories.iter().any(|glob| {
-                let mut ends = shown.match_indices('/').map(|(at, _)| &shown[at + 1..]);
-                glob.matches(shown) || ends.any(|end| glob.matches(end))
-            })
+        self.repositories.is_empty() || self.repositories.iter().any(|glob| is_hit(glob, shown))
     }
 
     fn takes(&self, row: &ListedImage) -> bool {
@@ -43,6 +39,12 @@ impl Filter {
                     self.platforms.iter().any(|wish| wish.takes(&platform))
                 }))
     }
+}
+
+/// Whether the glob matches a name that users know, or one of its ends behind each `/`; `*` crosses `/`.
+pub(crate) fn is_hit(glob: &WildMatch, shown: &str) -> bool {
+    let mut ends = shown.match_indices('/').map(|(at, _)| &shown[at + 1..]);
+    glob.matches(shown) || ends.any(|end| glob.matches(end))
 }
 
 /// The rows that `filter` takes, sorted by repository, tag and platform, read as they are asked for.

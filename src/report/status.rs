@@ -1,7 +1,7 @@
 //! How far the store is, and what went wrong.
 
 use crate::error::Result;
-use crate::format::{Failure, NextTry, QueueStatus, SourceStatus, StatusAnswer};
+use crate::format::{EventsStatus, Failure, NextTry, QueueStatus, SourceStatus, StatusAnswer};
 use crate::store::Store;
 use crate::store::queue::Trouble;
 
@@ -12,6 +12,7 @@ const FAILURES: usize = 1_000;
 pub(crate) fn status(store: &Store) -> Result<StatusAnswer> {
     let counts = store.counts()?;
     let queue = store.queue_state()?;
+    let (waiting, waiting_since) = store.waiting_events()?;
     let failures: Vec<Failure> = store
         .troubles(&[], FAILURES)?
         .into_iter()
@@ -42,8 +43,14 @@ pub(crate) fn status(store: &Store) -> Result<StatusAnswer> {
         queue: QueueStatus {
             waiting: queue.waiting,
             retrying: queue.retrying,
+            pushed: queue.pushed,
+            next_try: queue.next_try,
             running: queue.running,
             failed: queue.failed,
+        },
+        events: EventsStatus {
+            waiting,
+            waiting_since,
         },
         failures_unlisted: store.n_troubles()?.saturating_sub(failures.len() as u64),
         failures,
@@ -58,9 +65,11 @@ fn failure(trouble: Trouble) -> Failure {
         hint: trouble.hint,
         attempts: trouble.attempts,
         next_try: match trouble.next_try {
+            // What waits for nothing is due at the beginning of time.
+            Some(at) if at.as_millis() == 0 => NextTry::Now,
             Some(at) => NextTry::At(at),
             None if trouble.is_final => NextTry::WhenChanged,
-            None => NextTry::NextPass,
+            None => NextTry::NextRun,
         },
     }
 }

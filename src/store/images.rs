@@ -1,9 +1,9 @@
 //! Images, indexes and artifacts, as they are read.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::layers::ContentId;
-use super::{Store, Wish, joined};
+use super::layers::{ContentId, LayerId};
+use super::{Store, Wish, joined, vanished};
 use crate::error::Result;
 use crate::image::manifest::Entry;
 use crate::image::{Config, Descriptor, Digest, Platform};
@@ -16,8 +16,8 @@ pub(crate) struct IndexedImage<'a> {
     pub(crate) media_type: &'a str,
     pub(crate) config_digest: &'a Digest,
     pub(crate) config: &'a Config,
-    /// Bottom first.
-    pub(crate) layers: &'a [Digest],
+    /// Bottom first, as they were when the image was put together.
+    pub(crate) layers: &'a [(LayerId, Digest)],
     /// Compressed bytes of the layers.
     pub(crate) size: u64,
     pub(crate) distro: Option<&'a Distro>,
@@ -57,14 +57,24 @@ impl Store {
     }
 
     /// Stores an index whose wanted images are all stored. `platforms` is the user's choice, `""` for all.
+    /// Errors: `Retry` when a wanted image is not stored any more; else as every write.
     pub(crate) fn save_index(
         &self,
         digest: &Digest,
         media_type: &str,
         entries: &[(Descriptor, Entry)],
+        is_wanted: &dyn Fn(&Descriptor) -> bool,
         platforms: &str,
     ) -> Result<()> {
-        self.write(|db| {
+        self.write_unless(|db| {
+            // One that was stored before may have been named by nothing until now.
+            let mut find = db.prepare_cached("SELECT 1 FROM manifest WHERE digest = ?1")?;
+            for (descriptor, kind) in entries {
+                let name = descriptor.digest.as_str();
+                if *kind == Entry::Image && is_wanted(descriptor) && !find.exists([name])? {
+                    return Ok(Err(vanished("image", name)));
+                }
+            }
             let index_id = manifest_row(db, digest, "index", media_type)?;
             db.execute(
                 "UPDATE manifest SET platforms = ?2, indexed_at = ?3 WHERE id = ?1",
@@ -87,7 +97,7 @@ impl Store {
                     platform
                 ])?;
             }
-            Ok(())
+            Ok(Ok(()))
         })
     }
 
@@ -109,6 +119,7 @@ impl Store {
     }
 
     /// Stores an image whose layers and evidence are stored, and counts its packages.
+    /// Errors: `Retry` when a layer is not stored any more; else as every write.
     pub(crate) fn save_image(&self, image: &IndexedImage<'_>) -> Result<ImageTotals> {
         let distro = image
             .distro
@@ -120,7 +131,7 @@ impl Store {
             })
             .to_string()
         });
-        self.write(|db| {
+        self.write_unless(|db| {
             let id = manifest_row(db, image.digest, "image", image.media_type)?;
             db.prepare_cached(
                 "UPDATE manifest SET config_digest = ?2, platform = ?3, created = ?4, user = ?5, env_names = ?6,
@@ -142,10 +153,12 @@ impl Store {
                 db.prepare_cached(&format!("DELETE FROM {table} WHERE manifest_id = ?1"))?.execute([id])?;
             }
             let mut layer = db.prepare_cached(
-                "INSERT INTO image_layer VALUES (?1, ?2, (SELECT id FROM layer WHERE digest = ?3))",
+                "INSERT INTO image_layer SELECT ?1, ?2, id FROM layer WHERE id = ?3",
             )?;
-            for (position, digest) in image.layers.iter().enumerate() {
-                layer.execute(params![id, position, digest.as_str()])?;
+            for (position, (layer_id, digest)) in image.layers.iter().enumerate() {
+                if layer.execute(params![id, position, layer_id.0])? == 0 {
+                    return Ok(Err(vanished("layer", digest.as_str())));
+                }
             }
             let mut mask = db.prepare_cached("INSERT OR IGNORE INTO image_mask VALUES (?1, ?2, ?3)")?;
             for (position, path) in image.masks {
@@ -162,7 +175,7 @@ impl Store {
                 totals.refused_layers,
                 Timestamp::now().as_millis()
             ])?;
-            Ok(totals)
+            Ok(Ok(totals))
         })
     }
 
@@ -181,12 +194,14 @@ impl Store {
         })
     }
 
-    /// Raw bytes of evidence, compressed as stored.
+    /// Raw bytes of evidence, compressed as stored. Errors: `Retry` when they are not stored any more.
     pub(crate) fn content(&self, content: ContentId) -> Result<Vec<u8>> {
-        self.read(|db| {
+        let raw = self.read(|db| {
             db.prepare_cached("SELECT raw FROM content WHERE id = ?1")?
                 .query_row([content.0], |row| row.get(0))
-        })
+                .optional()
+        })?;
+        raw.ok_or_else(|| vanished("evidence", &content.to_string()))
     }
 }
 

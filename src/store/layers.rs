@@ -1,10 +1,11 @@
 //! Layers: what was read of each, once.
 
+use std::fmt;
 use std::io::Read;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, Wish, joined, split};
+use super::{Store, Wish, joined, new_id, split, vanished};
 use crate::error::Result;
 use crate::image::Digest;
 use crate::sbom::{LayerFacts, PathSet};
@@ -16,6 +17,7 @@ const LIST_BYTES: u64 = 2 * crate::limit::WHITEOUT_BYTES as u64;
 /// A layer of an image as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredLayer {
+    pub(crate) id: LayerId,
     pub(crate) digest: Digest,
     /// Of the tar; `None` when it was not read.
     pub(crate) diff_id: Option<Digest>,
@@ -33,8 +35,19 @@ pub(crate) struct StoredEvidence {
     pub(crate) content: ContentId,
 }
 
+/// Never given twice, also when the layer was pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LayerId(pub(super) i64);
+
+/// Never given twice, also when the content was pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ContentId(pub(super) i64);
+
+impl fmt::Display for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
 
 impl Store {
     /// Whether the layer is accounted for: read by all ecosystems, or found to be over the limit that still holds.
@@ -73,9 +86,10 @@ impl Store {
                 facts.paths.as_bytes(),
                 facts.problems_unlisted
             ])?;
-            let mut content = db.prepare_cached(
-                "INSERT INTO content (digest, raw) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            )?;
+            let mut content = db.prepare_cached(&format!(
+                "INSERT INTO content (id, digest, raw) VALUES ({}, ?1, ?2) ON CONFLICT DO NOTHING",
+                new_id("content")
+            ))?;
             let mut evidence = db.prepare_cached(
                 "INSERT INTO layer_evidence (layer_id, path, ecosystem, content_id)
                  VALUES (?1, ?2, ?3, (SELECT id FROM content WHERE digest = ?4))",
@@ -111,9 +125,10 @@ impl Store {
         Ok(())
     }
 
-    /// What is stored of a layer; `None` when nothing is.
-    pub(crate) fn layer(&self, digest: &Digest) -> Result<Option<StoredLayer>> {
-        self.read(|db| stored_layer(db, digest))
+    /// What is stored of a layer. Errors: `Retry` when nothing is.
+    pub(crate) fn layer(&self, digest: &Digest) -> Result<StoredLayer> {
+        let found = self.read(|db| stored_layer(db, digest))?;
+        found.ok_or_else(|| vanished("layer", digest.as_str()))
     }
 }
 
@@ -125,13 +140,14 @@ fn layer_row(
     ecosystems: &str,
 ) -> rusqlite::Result<i64> {
     let layer_id: i64 = db
-        .prepare_cached(
-            "INSERT INTO layer (digest, size, ecosystems, read_at) VALUES (?1, ?2, ?3, ?4)
+        .prepare_cached(&format!(
+            "INSERT INTO layer (id, digest, size, ecosystems, read_at) VALUES ({}, ?1, ?2, ?3, ?4)
              ON CONFLICT (digest) DO UPDATE SET ecosystems = excluded.ecosystems, read_at = excluded.read_at,
                  diff_id = NULL, tar_size = 0, n_entries = 0, refused = NULL, refused_limit = NULL,
                  refused_source = NULL, whiteouts = NULL, opaques = NULL, paths = NULL, problems_unlisted = 0
              RETURNING id",
-        )?
+            new_id("layer")
+        ))?
         .query_row(params![digest.as_str(), size, ecosystems, Timestamp::now().as_millis()], |row| row.get(0))?;
     db.prepare_cached("DELETE FROM layer_evidence WHERE layer_id = ?1")?
         .execute([layer_id])?;
@@ -150,6 +166,7 @@ fn stored_layer(db: &Connection, digest: &Digest) -> rusqlite::Result<Option<Sto
             Ok((
                 row.get::<_, i64>(0)?,
                 StoredLayer {
+                    id: LayerId(row.get(0)?),
                     digest: digest.clone(),
                     diff_id: diff_id.and_then(|diff_id| diff_id.parse().ok()),
                     whiteouts: unpacked(row.get(2)?),

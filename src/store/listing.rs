@@ -9,7 +9,9 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::Store;
-use super::tags::{Change, Record, Seen, SourceId, Told, judge, known_tag, repository_id, save};
+use super::tags::{
+    Change, LAST_CHANGE, Record, Seen, SourceId, Told, judge, known_tag, repository_id, save,
+};
 use crate::error::Result;
 use crate::image::{Digest, Repository, Tag};
 use crate::time::Timestamp;
@@ -55,7 +57,7 @@ impl Store {
         record: Arc<Record>,
     ) -> Result<Listing<'_>> {
         let last_change = self.read(|db| {
-            db.prepare_cached("SELECT coalesce(max(change_no), 0) FROM tag")?
+            db.prepare_cached(&format!("SELECT {LAST_CHANGE}"))?
                 .query_row([], |row| row.get(0))
         })?;
         Ok(Listing {

@@ -11,7 +11,9 @@
 //! *Invariant:* every write is one transaction, so a process killed at any moment leaves no half-written
 //! state.
 
+mod check;
 mod checkpoint;
+mod compact;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod layers;
@@ -19,10 +21,14 @@ pub(crate) mod lease;
 pub(crate) mod listed;
 pub(crate) mod listing;
 pub(crate) mod packages;
+pub(crate) mod prune;
 pub(crate) mod queue;
+pub(crate) mod retry;
 mod sbom;
 mod schema;
 pub(crate) mod tags;
+#[cfg(test)]
+mod testdata;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -125,6 +131,15 @@ impl Store {
 
     /// Runs `work` in one write transaction.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        self.write_unless(|db| work(db).map(Ok))
+    }
+
+    /// Runs `work` in one write transaction. When it ends in an error of ours, nothing is written, and that is
+    /// the error.
+    fn write_unless<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
+    ) -> Result<T> {
         let (n_urgent, change) = &self.urgent;
         let waiting = n_urgent.lock().unwrap_or_else(PoisonError::into_inner);
         drop(change.wait_timeout_while(waiting, PATIENCE, |n_urgent| *n_urgent > 0));
@@ -133,10 +148,12 @@ impl Store {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
-            transaction.commit()?;
+            if value.is_ok() {
+                transaction.commit()?;
+            }
             Ok(value)
         };
-        run().map_err(|err| self.error(&err))
+        run().map_err(|err| self.error(&err)).flatten()
     }
 
     /// Runs `work` in one write transaction that is on the disk when this returns, so that not even a power cut
@@ -234,12 +251,17 @@ impl Store {
                 },
             )
         })?;
-        counts.store_bytes = ["", "-wal"]
+        counts.store_bytes = self.bytes();
+        Ok(counts)
+    }
+
+    /// Bytes of the store's files.
+    fn bytes(&self) -> u64 {
+        ["", "-wal"]
             .iter()
             .filter_map(|suffix| std::fs::metadata(format!("{}{suffix}", self.path.display())).ok())
             .map(|file| file.len())
-            .sum();
-        Ok(counts)
+            .sum()
     }
 }
 
@@ -287,6 +309,21 @@ fn store_error(err: &rusqlite::Error) -> Error {
         ),
         _ => Error::stop(err),
     }
+}
+
+/// What an image relied on and is not stored any more: it was in no image when it was pruned. The next try
+/// reads it again.
+fn vanished(what: &str, name: &str) -> Error {
+    Error::retry(format_args!("{what} `{name}` was pruned meanwhile"))
+}
+
+/// SQL for a number of a new row of `table` that no row ever had: a worker may hold that of a row that was
+/// pruned.
+fn new_id(table: &str) -> String {
+    format!(
+        "(SELECT max(coalesce((SELECT max(id) FROM {table}), 0),
+                     (SELECT id FROM last_id WHERE kind = '{table}')) + 1)"
+    )
 }
 
 /// Reads a stored moment.

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::layers::ContentId;
-use super::{Store, joined};
+use super::{Store, joined, vanished};
 use crate::error::Result;
 use crate::sbom::{Distro, Package};
 
@@ -50,14 +50,16 @@ impl Store {
         })
     }
 
-    /// Stores what was read out of evidence.
+    /// Stores what was read out of evidence. Errors: `Retry` when its content is not stored any more; else as
+    /// every write.
     pub(crate) fn save_evidence(&self, parsed: &[ParsedEvidence<'_>]) -> Result<()> {
         if parsed.is_empty() {
             return Ok(());
         }
-        self.write(|db| {
+        self.write_unless(|db| {
             let mut evidence = db.prepare_cached(
-                "INSERT INTO evidence (content_id, ecosystem, distro, version, problems) VALUES (?1, ?2, ?3, ?4, ?5)
+                "INSERT INTO evidence (content_id, ecosystem, distro, version, problems)
+                 SELECT id, ?2, ?3, ?4, ?5 FROM content WHERE id = ?1
                  ON CONFLICT (content_id, ecosystem, distro) DO UPDATE
                  SET version = excluded.version, problems = excluded.problems RETURNING id",
             )?;
@@ -70,10 +72,21 @@ impl Store {
             let mut link = db.prepare_cached("INSERT OR IGNORE INTO evidence_package VALUES (?1, ?2)")?;
             for one in parsed {
                 let distro = one.distro.flatten();
-                let evidence_id: i64 = evidence.query_row(
-                    params![one.content.0, one.ecosystem, distro_key(one.distro), one.version, joined(&one.problems)],
-                    |row| row.get(0),
-                )?;
+                let stored: Option<i64> = evidence
+                    .query_row(
+                        params![
+                            one.content.0,
+                            one.ecosystem,
+                            distro_key(one.distro),
+                            one.version,
+                            joined(&one.problems)
+                        ],
+                        |row| row.get(0),
+                    )
+                    .optional()?;
+                let Some(evidence_id) = stored else {
+                    return Ok(Err(vanished("evidence", &one.content.to_string())));
+                };
                 forget.execute([evidence_id])?;
                 for found in &one.packages {
                     let (purl, licenses) = (found.purl(distro), joined(&found.licenses));
@@ -98,7 +111,7 @@ impl Store {
                     link.execute(params![evidence_id, package_id])?;
                 }
             }
-            Ok(())
+            Ok(Ok(()))
         })
     }
 }

@@ -5,7 +5,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::lease::{LEASE_MS, lives};
-use super::tags::{Lane, TagId};
+use super::tags::{LAST_CHANGE, Lane, TagId};
 use super::{Store, moment};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Repository, Tag};
@@ -61,47 +61,22 @@ pub(crate) struct Trouble {
     pub(crate) is_final: bool,
 }
 
-/// How many jobs there are.
+/// How many jobs there are, and when the next is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueState {
     pub(crate) waiting: u64,
     /// Those of the waiting that failed before.
     pub(crate) retrying: u64,
+    /// Those of the waiting that were just pushed, and go first.
+    pub(crate) pushed: u64,
+    /// When the first of the retrying is due; `None` when all are.
+    pub(crate) next_try: Option<Timestamp>,
     /// Taken by a process that lives.
     pub(crate) running: u64,
     pub(crate) failed: u64,
 }
 
 impl Store {
-    /// Gives failed jobs another chance, except those that no try can change.
-    pub(crate) fn retry_failed(&self) -> Result<u64> {
-        self.write(|db| {
-            let n = db.execute(
-                "UPDATE job SET state = 'ready', attempts = 0, next_try = 0 WHERE state = 'failed' AND is_final = 0",
-                [],
-            )?;
-            Ok(n as u64)
-        })
-    }
-
-    /// The same for one source, which can be reached again; what waits for its next try need not wait.
-    pub(crate) fn retry_source(&self, source: &str) -> Result<u64> {
-        self.write(|db| {
-            let n = db.execute(
-                "UPDATE job SET state = 'ready', attempts = 0, next_try = 0
-                 WHERE is_final = 0 AND (state = 'failed' OR attempts > 0) AND tag_id IN (
-                     SELECT tag.id FROM tag JOIN repository r ON r.id = repository_id
-                     JOIN source s ON s.id = source_id WHERE s.name = ?1)",
-                [source],
-            )?;
-            db.execute(
-                "UPDATE event SET next_try = 0 WHERE source_id = (SELECT id FROM source WHERE name = ?1)",
-                [source],
-            )?;
-            Ok(n as u64)
-        })
-    }
-
     /// Takes up to `n` jobs of `sources` that are due, oldest first. Writes nothing when there is none.
     pub(crate) fn take_jobs(
         &self,
@@ -264,8 +239,10 @@ impl Store {
                 params![tag.0, digest.as_str(), now],
             )?;
             db.execute(
-                "UPDATE tag SET digest = ?2, changed_at = ?3, change_no = (SELECT max(change_no) + 1 FROM tag)
-                 WHERE id = ?1 AND digest <> ?2",
+                &format!(
+                    "UPDATE tag SET digest = ?2, changed_at = ?3, change_no = {LAST_CHANGE} + 1
+                     WHERE id = ?1 AND digest <> ?2"
+                ),
                 params![tag.0, digest.as_str(), now],
             )?;
             Ok(())
@@ -291,7 +268,8 @@ impl Store {
         self.read(|db| {
             let mut query = db.prepare_cached(
                 "SELECT state, lease_owner AS owner, attempts > 0 AS is_retried,
-                        count(*) FROM job GROUP BY 1, 2, 3",
+                        count(*), sum(lane = 0), min(nullif(next_try, 0)) AS next_try
+                 FROM job GROUP BY 1, 2, 3",
             )?;
             let mut rows = query.query([])?;
             let mut state = QueueState::default();
@@ -304,7 +282,12 @@ impl Store {
                     state.running += n;
                 } else {
                     state.waiting += n;
-                    state.retrying += if is_retried { n } else { 0 };
+                    state.pushed += row.get::<_, u64>(4)?;
+                    if is_retried {
+                        state.retrying += n;
+                        let next_try = moment(row, "next_try")?;
+                        state.next_try = state.next_try.into_iter().chain(next_try).min();
+                    }
                 }
             }
             Ok(state)

@@ -204,6 +204,18 @@ const STEPS: &[&str] = &["
         UNIQUE (source_id, repository, tag)
     );
     CREATE INDEX event_next ON event (next_try, id) WHERE lease_owner IS NULL;
+    ",
+    "
+    -- The largest number that a pruned row had, so that it is not given again.
+    CREATE TABLE last_id (
+        kind TEXT PRIMARY KEY,              -- a table, or 'change' for the change_no of tags
+        id INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    INSERT INTO last_id VALUES ('change', 0), ('content', 0), ('layer', 0);
+    -- For pruning: what is gone for long, and whether an index still names a manifest.
+    CREATE INDEX tag_gone ON tag (gone_at) WHERE gone_at IS NOT NULL;
+    CREATE INDEX tag_history_until ON tag_history (until);
+    CREATE INDEX index_entry_digest ON index_entry (digest);
     "];
 
 /// Brings the schema up to date. Errors (`Stop`) when a newer version of the program made the store.

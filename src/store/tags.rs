@@ -105,6 +105,10 @@ impl Told {
     }
 }
 
+/// SQL for the largest `change_no` that any tag has or had.
+pub(super) const LAST_CHANGE: &str = "(SELECT max(coalesce((SELECT max(change_no) FROM tag), 0),
+                     (SELECT id FROM last_id WHERE kind = 'change')))";
+
 /// A tag to be written.
 pub(super) struct Change {
     pub(super) repository: String,
@@ -289,10 +293,10 @@ impl Store {
                 return Ok(false);
             };
             let gone: Option<i64> = db
-                .prepare_cached(
-                    "UPDATE tag SET gone_at = ?3, change_no = (SELECT max(change_no) + 1 FROM tag)
-                     WHERE repository_id = ?1 AND name = ?2 AND gone_at IS NULL RETURNING id",
-                )?
+                .prepare_cached(&format!(
+                    "UPDATE tag SET gone_at = ?3, change_no = {LAST_CHANGE} + 1
+                     WHERE repository_id = ?1 AND name = ?2 AND gone_at IS NULL RETURNING id"
+                ))?
                 .query_row(params![repository_id, tag.as_str(), now], |row| row.get(0))
                 .optional()?;
             if let Some(id) = gone {
@@ -393,7 +397,7 @@ pub(super) fn save(
          ON CONFLICT (source_id, name) DO UPDATE SET shown = excluded.shown RETURNING id",
     )?;
     let change_no: i64 = db
-        .prepare_cached("SELECT coalesce(max(change_no), 0) + 1 FROM tag")?
+        .prepare_cached(&format!("SELECT {LAST_CHANGE} + 1"))?
         .query_row([], |row| row.get(0))?;
     let mut history = db.prepare_cached(
         "INSERT OR IGNORE INTO tag_history SELECT id, digest, changed_at, coalesce(gone_at, ?4) FROM tag

@@ -21,19 +21,15 @@ const EVIDENCE_BYTES: usize = 4 * limit::EVIDENCE_FILE_BYTES as usize;
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
 
 /// Stores an image whose layers are all accounted for.
-/// Errors: `Skip` when a layer is not the one that the configuration names, `Limit` for too much evidence.
+/// Errors: `Skip` when a layer is not the one that the configuration names, `Limit` for too much evidence,
+/// `Retry` when something of it was pruned meanwhile.
 pub(super) fn image(shared: &Shared<'_>, plan: &ImagePlan) -> Result<ImageTotals> {
     let store = shared.plan.store;
-    let digests: Vec<Digest> = plan
-        .layers
-        .iter()
-        .map(|layer| layer.digest.clone())
-        .collect();
+    let mut layers = Vec::with_capacity(plan.layers.len());
     let mut squash = Squash::new();
-    for (at, digest) in digests.iter().enumerate() {
-        let mut layer = store
-            .layer(digest)?
-            .ok_or_else(|| Error::retry("a layer vanished from the store"))?;
+    for (at, descriptor) in plan.layers.iter().enumerate() {
+        let mut layer = store.layer(&descriptor.digest)?;
+        layers.push((layer.id, descriptor.digest.clone()));
         if let Some(expected) = plan.config.diff_ids.get(at) {
             check_diff_id(&layer, expected)?;
         }
@@ -78,7 +74,7 @@ pub(super) fn image(shared: &Shared<'_>, plan: &ImagePlan) -> Result<ImageTotals
         media_type: plan.media_type,
         config_digest: &plan.config_digest,
         config: &plan.config,
-        layers: &digests,
+        layers: &layers,
         size: plan.layers.iter().map(|layer| layer.size).sum(),
         distro: distro.as_ref(),
         masks: &masks,

@@ -26,7 +26,7 @@ mod systemd;
 mod worker;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -41,8 +41,10 @@ use crate::log::Log;
 use crate::registry::Source;
 use crate::stop::Stop;
 use crate::store::lease::this_process;
+use crate::store::prune::Pruned;
 use crate::store::tags::Record;
 use crate::store::{Store, Wish};
+use crate::time::for_people;
 pub(crate) use inbox::{Inbox, Service};
 pub(crate) use progress::{Summary, megabytes};
 use shared::{Inputs, LayerSenders, Outputs, Shared};
@@ -70,7 +72,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) max_layer_bytes: u64,
     /// Whether layers are read; else images are only recorded.
     pub(crate) with_sbom: bool,
-    /// How long what is gone is kept; `None` for ever.
+    /// How long tags that are gone are kept, and what only they need; `None` for ever.
     pub(crate) keep: Option<Duration>,
     /// Looks at the user's credentials anew. Errors are logged, and the old ones stay.
     pub(crate) reload: &'a (dyn Fn() -> Result<()> + Sync),
@@ -252,10 +254,10 @@ fn obey(signals: &mut Signals, shared: &Shared<'_>) {
     }
 }
 
-/// Keeps the store small until the run ends.
+/// Keeps the store small until the run ends. What is gone for long is looked for at least once.
 fn housekeeping(shared: &Shared<'_>) {
-    let mut pruned: Option<std::time::Instant> = None;
-    while !shared.has_ended() {
+    let mut pruned: Option<Instant> = None;
+    loop {
         if shared.trouble().is_none() {
             if let Err(err) = shared.plan.store.keep_log_small() {
                 match err.kind() {
@@ -265,13 +267,49 @@ fn housekeeping(shared: &Shared<'_>) {
                         .debug("the log stays as it is", &[("error", &err)]),
                 }
             }
-            if pruned.is_none_or(|at| at.elapsed() >= PRUNE) {
-                pruned = Some(std::time::Instant::now());
+            if let Some(keep) = shared.plan.keep
+                && pruned.is_none_or(|at| at.elapsed() >= PRUNE)
+            {
+                pruned = Some(Instant::now());
+                prune(shared, keep);
             }
         }
-        if shared.stop.sleep(TICK) {
+        if shared.has_ended() {
             return;
         }
+        shared.wait_for_end(TICK);
+    }
+}
+
+/// Deletes what is gone for longer than `keep`; a single pass ends no earlier, else it might never come to the end
+/// of it.
+fn prune(shared: &Shared<'_>, keep: Duration) {
+    let began = Instant::now();
+    let mut pruned = Pruned::default();
+    // Everybody else has as much time with the store as this.
+    let mut pause = |held: Duration| shared.trouble().is_some() || shared.stop.sleep(held);
+    let result = shared.plan.store.prune(keep, &mut pruned, &mut pause);
+    if pruned != Pruned::default() {
+        shared.log.info(
+            "pruned what is gone for long",
+            &[
+                ("tags", &pruned.tags),
+                ("earlier_digests", &pruned.history),
+                ("manifests", &pruned.manifests),
+                ("layers", &pruned.layers),
+                ("files", &pruned.contents),
+                ("packages", &pruned.packages),
+                ("repositories", &pruned.repositories),
+                ("time", &for_people(began.elapsed())),
+            ],
+        );
+    }
+    match result {
+        Ok(()) => {}
+        Err(err) if err.kind() == Kind::Stop => shared.broken(err),
+        Err(err) => shared
+            .log
+            .debug("pruning goes on later", &[("error", &err)]),
     }
 }
 

@@ -185,7 +185,7 @@ impl Walker<'_> {
         for descriptor in index.manifests {
             let kind = entry_of(&descriptor);
             let why_not = match kind {
-                Entry::Image if self.wants(&descriptor) => None,
+                Entry::Image if wants(self.platforms, &descriptor) => None,
                 Entry::Image => Some("it is for another platform"),
                 Entry::Attestation => Some("it is an attestation"),
                 Entry::Other => Some("it is no image"),
@@ -209,14 +209,15 @@ impl Walker<'_> {
         });
         Ok(())
     }
+}
 
-    fn wants(&self, descriptor: &Descriptor) -> bool {
-        match &descriptor.platform {
-            Some(platform) if !self.platforms.is_empty() => {
-                self.platforms.iter().any(|wish| wish.takes(platform))
-            }
-            _ => true,
+/// Whether an entry of an index is for one of the platforms (empty means all), or does not say for which it is.
+pub(super) fn wants(platforms: &[Platform], descriptor: &Descriptor) -> bool {
+    match &descriptor.platform {
+        Some(platform) if !platforms.is_empty() => {
+            platforms.iter().any(|wish| wish.takes(platform))
         }
+        _ => true,
     }
 }
 

@@ -146,6 +146,7 @@ pub(super) struct Shared<'a> {
     /// Sources whose first listing in this run has ended, well or not.
     n_listed: AtomicUsize,
     has_ended: AtomicBool,
+    end: (Mutex<bool>, Condvar),
     /// Events that were looked at and are still in the store: they end together.
     done_events: Mutex<Vec<Event>>,
     /// Why the store cannot be written now, though it may be later.
@@ -189,6 +190,7 @@ impl<'a> Shared<'a> {
             n_under_way: AtomicUsize::new(0),
             n_listed: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),
+            end: Default::default(),
             done_events: Mutex::default(),
             trouble: Mutex::default(),
             n_unlisted: AtomicUsize::new(0),
@@ -307,6 +309,18 @@ impl<'a> Shared<'a> {
     pub(super) fn end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
         self.spare.close();
+        *self.end.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.end.1.notify_all();
+    }
+
+    /// Waits for the end, at most so long.
+    pub(super) fn wait_for_end(&self, most: Duration) {
+        let has_ended = self.end.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.end
+                .1
+                .wait_timeout_while(has_ended, most, |has_ended| !*has_ended),
+        );
     }
 
     pub(super) fn has_ended(&self) -> bool {

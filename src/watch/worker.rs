@@ -234,6 +234,7 @@ fn finish(shared: &Shared<'_>, build: &Build) {
                     &index.digest,
                     index.media_type,
                     &index.entries,
+                    &|descriptor| resolve::wants(&shared.plan.platforms, descriptor),
                     &shared.wish.platforms,
                 )?;
             }

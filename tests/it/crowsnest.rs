@@ -137,6 +137,40 @@ impl Crowsnest {
         self.place.path().join("data")
     }
 
+    /// Runs another command over the store; returns exit code, stdout and stderr.
+    pub(crate) fn output_of(&self, words: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_crowsnest"))
+            .args(words)
+            .env_clear()
+            .env("CROWSNEST_DATA_DIR", self.place.path().join("data"))
+            .output()
+            .expect("crowsnest starts");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        (code, text(output.stdout), text(output.stderr))
+    }
+
+    /// Changes the store as no run would.
+    pub(crate) fn change(&self, sql: &str) {
+        self.open()
+            .execute_batch(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Does something while another process is about to write.
+    pub(crate) fn while_writing(&self, work: impl FnOnce()) {
+        let store = self.open();
+        store
+            .execute_batch("BEGIN IMMEDIATE")
+            .expect("nobody else writes");
+        work();
+    }
+
+    fn open(&self) -> rusqlite::Connection {
+        let file = self.place.path().join("data/crowsnest.db");
+        rusqlite::Connection::open(file).expect("there is a store")
+    }
+
     /// The store of the runs so far.
     pub(crate) fn stored(&self) -> Stored {
         Stored::open(&self.place.path().join("data/crowsnest.db"))

@@ -17,6 +17,7 @@ mod emulator_clients;
 mod emulator_wire;
 mod fake_registry;
 mod hostile;
+mod keeping;
 mod outbound;
 mod pitfalls;
 mod readme;

@@ -59,6 +59,14 @@ pub(crate) const COMMAND: Command = Command {
             ..Flag::NEW
         },
         Flag {
+            long: "keep",
+            value: Some("DAYS"),
+            env: &["CROWSNEST_KEEP"],
+            summary: "Days after which tags that are gone are forgotten, with all that nothing else needs; \
+                      by default never",
+            ..Flag::NEW
+        },
+        Flag {
             long: "listen",
             value: Some("ADDR:PORT"),
             is_repeated: true,

@@ -28,6 +28,8 @@ const INTERVAL: std::ops::RangeInclusive<u64> = 1..=86_400;
 const TIMEOUT: std::ops::RangeInclusive<u64> = 1..=3_600;
 /// Requests at a time to one host.
 const PER_HOST: std::ops::RangeInclusive<u64> = 1..=1_024;
+/// Days that what is gone may be kept: up to a hundred years.
+const KEEP: std::ops::RangeInclusive<u64> = 1..=36_500;
 
 pub(super) fn run(given: Given) -> Result<ExitCode> {
     let log = Arc::new(log_of(&given));
@@ -79,6 +81,10 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
     let n_workers = usize::try_from(given.number("workers", WORKERS)?).unwrap_or(1);
     let platforms = given.each("platform", str::parse::<Platform>)?;
     let max_layer_bytes = given.size("max-layer-size")?;
+    let keep = match given.is_given("keep") {
+        true => Some(Duration::from_secs(given.number("keep", KEEP)? * 86_400)),
+        false => None,
+    };
     let data_dir = cli::data_dir(&given)?;
     if given.is_set("dry-run") {
         let store = if Store::exists(&data_dir)? {
@@ -120,7 +126,7 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
         platforms,
         max_layer_bytes,
         with_sbom: given.is_set("sbom"),
-        keep: None,
+        keep,
         reload: &|| registry::reload_credentials(&keychain, &sources),
     };
     let outcome = watch::run(&plan, services, &log, &stop)?;
