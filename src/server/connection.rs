@@ -13,6 +13,8 @@ use crate::limit;
 /// Bytes of a head, and headers in it.
 const HEAD_BYTES: usize = 16 << 10;
 const HEADERS: usize = 64;
+/// Headers, in lower case, that an answer can depend on. tiny_http reads heads byte by byte, and need not see more.
+const FORWARDED: &[&str] = &["authorization", "content-type", "x-jfrog-event-auth"];
 /// A body up to this size needs no reservation.
 const SMALL_BYTES: usize = 64 << 10;
 /// From the first byte of a request to the last of its head and small body; larger bodies get a second more for
@@ -299,8 +301,8 @@ fn parse(bytes: &[u8]) -> Result<Head, End> {
                 }
                 continue;
             }
-            "upgrade" | "keep-alive" | "proxy-connection" | "te" | "trailer" => continue,
-            _ => {}
+            name if FORWARDED.contains(&name) => {}
+            _ => continue,
         }
         text.extend_from_slice(header.name.as_bytes());
         text.extend_from_slice(b": ");
@@ -356,11 +358,11 @@ mod tests {
     #[test]
     fn a_head_is_written_anew() {
         let head = "POST /x?y HTTP/1.1\r\nHost: h\r\nConnection: close\r\nExpect: 100-continue\r\n\
-                    Content-Length: 5\r\nX-Secret: a\r\n\r\n";
+                    Content-Length: 5\r\nX-Secret: a\r\nAuthorization: b\r\n\r\n";
         let (text, size, is_kept) = parsed(head).unwrap();
         assert_eq!(
             text,
-            "POST /x?y HTTP/1.1\r\nHost: h\r\nX-Secret: a\r\nContent-Length: 5\r\n\r\n"
+            "POST /x?y HTTP/1.1\r\nAuthorization: b\r\nContent-Length: 5\r\n\r\n"
         );
         assert_eq!((size, is_kept), (5, false));
         assert!(parsed("GET / HTTP/1.1\r\n\r\n").unwrap().2);

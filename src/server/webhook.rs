@@ -248,7 +248,7 @@ pub(super) fn commit(pending: &Receiver<Pending>, inbox: &Inbox<'_>) {
                             ],
                         );
                     }
-                    Answer::new(202, "accepted").send(pending.request);
+                    Answer::new(202, "").send(pending.request);
                 }
                 Err(err) => {
                     inbox.log().debug("webhook not stored", &[("error", err)]);

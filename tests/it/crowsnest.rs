@@ -116,6 +116,20 @@ impl Crowsnest {
         )
     }
 
+    /// The same; returns exit code, stdout and stderr.
+    pub(crate) fn answer(&self, words: &[&str]) -> (i32, String, String) {
+        let (name, arguments) = words.split_first().expect("a command has a name");
+        let output = self
+            .command(name, arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("crowsnest starts");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        (code, text(output.stdout), text(output.stderr))
+    }
+
     fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_crowsnest"));
         command
@@ -135,19 +149,6 @@ impl Crowsnest {
     /// The folder of the store.
     pub(crate) fn data(&self) -> PathBuf {
         self.place.path().join("data")
-    }
-
-    /// Runs another command over the store; returns exit code, stdout and stderr.
-    pub(crate) fn output_of(&self, words: &[&str]) -> (i32, String, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_crowsnest"))
-            .args(words)
-            .env_clear()
-            .env("CROWSNEST_DATA_DIR", self.place.path().join("data"))
-            .output()
-            .expect("crowsnest starts");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let code = output.status.code().unwrap_or(-1);
-        (code, text(output.stdout), text(output.stderr))
     }
 
     /// Changes the store as no run would.
