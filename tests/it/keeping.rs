@@ -62,7 +62,7 @@ fn what_is_gone_is_kept_for_ever_or_so_many_days() {
         assert_eq!(place.stored().count(table), n, "{table}");
     }
     assert_eq!(images(&place), set(&["docker-local/new:1"]));
-    assert_eq!(place.output_of(&["store", "check"]).0, 0);
+    assert_eq!(place.answer(&["store", "check"]).0, 0);
 
     // It comes back, and everything of it is read again.
     seed(&emulator, "docker-local", "old", "1");
@@ -94,7 +94,7 @@ fn what_failed_for_good_is_tried_again_when_told() {
     };
     let n_tries = || registry.count("GET", "/team/broken/manifests/sha256");
     let status = || -> Value {
-        serde_json::from_str(&place.output_of(&["status", "--format", "json"]).1).unwrap()
+        serde_json::from_str(&place.answer(&["status", "--format", "json"]).1).unwrap()
     };
     pass(3);
     pass(3);
@@ -104,7 +104,7 @@ fn what_failed_for_good_is_tried_again_when_told() {
     );
 
     let told = |words: &[&str]| {
-        let (code, out, err) = place.output_of(&[&["retry"], words].concat());
+        let (code, out, err) = place.answer(&[&["retry"], words].concat());
         assert_eq!((code, err.as_str()), (0, ""), "{words:?}");
         out
     };
@@ -158,10 +158,10 @@ fn a_store_is_checked_and_compacted() {
         .watch(&["--all-images", "--registry", &host])
         .with_code(3);
     assert_eq!(
-        place.output_of(&["store", "check"]),
+        place.answer(&["store", "check"]),
         (0, "no problems\n".to_owned(), String::new())
     );
-    let (code, out, err) = place.output_of(&["store", "cehck"]);
+    let (code, out, err) = place.answer(&["store", "cehck"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert_eq!(
         err,
@@ -183,7 +183,7 @@ fn a_store_is_checked_and_compacted() {
     ];
     let ended = place.watch_until(&watch, |said| {
         if said.contains("source listed") && !compacted.replace(true) {
-            let (code, out, err) = place.output_of(&["store", "compact"]);
+            let (code, out, err) = place.answer(&["store", "compact"]);
             assert_eq!((code, err.as_str()), (0, ""), "{out}");
             let numbers: Vec<u64> = out
                 .split(' ')
@@ -194,10 +194,10 @@ fn a_store_is_checked_and_compacted() {
         compacted.get()
     });
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(place.output_of(&["store", "check"]).0, 0);
+    assert_eq!(place.answer(&["store", "check"]).0, 0);
 
     place.while_writing(|| {
-        let (code, out, err) = place.output_of(&["store", "compact"]);
+        let (code, out, err) = place.answer(&["store", "compact"]);
         assert_eq!((code, out.as_str()), (1, ""));
         assert_eq!(
             err,
@@ -208,12 +208,12 @@ fn a_store_is_checked_and_compacted() {
 
     place.change("DELETE FROM image_layer; UPDATE job SET lease_owner = 'nobody'");
     assert_eq!(
-        place.output_of(&["store", "check"]).0,
+        place.answer(&["store", "check"]).0,
         0,
         "an image without layers is one"
     );
     place.change("PRAGMA foreign_keys = 0; DELETE FROM tag WHERE id = (SELECT tag_id FROM job)");
-    let (code, out, err) = place.output_of(&["store", "check"]);
+    let (code, out, err) = place.answer(&["store", "check"]);
     assert_eq!((code, err.as_str()), (1, ""));
     // Workers note tags in any order.
     let out = out.replace('2', "1");
