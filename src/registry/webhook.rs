@@ -114,7 +114,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         _ => None,
     };
     // Both kinds of code are shorter.
-    if text.len() % 2 != 0 || text.len() > 64 {
+    if !text.len().is_multiple_of(2) || text.len() > 64 {
         return None;
     }
     let pair = |pair: &[u8]| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?);

@@ -277,6 +277,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.pragma_update(None, "cache_size", -4096)?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        // The log is copied beside the writers, see `checkpoint`; a commit does it only when nobody else does.
+        connection.pragma_update(None, "wal_autocheckpoint", 16_384)?;
         // Plans do not depend on the values bound. Else SQLite, built with STAT4, plans a cached statement anew
         // for each use, which takes longer than to run it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -115,15 +115,17 @@ fn hand_out(shared: &Shared<'_>, owner: &str, outputs: &Outputs, inputs: &Inputs
         }
     }
     // What a listing is about to find goes first.
-    if n_taken == 0 && shared.is_listed() && shared.is_idle() {
-        for job in store.take_jobs(owner, names, Take::Suspect, 1)? {
-            shared.log.warn(
-                "crowsnest was ended several times while it read this image; reading it alone",
-                &[("image", &format_args!("{}:{}", job.shown, job.tag))],
-            );
-            shared.hand_out(&outputs.images, Work::Image(Box::new(job)));
-            return Ok(1);
-        }
+    if n_taken == 0
+        && shared.is_listed()
+        && shared.is_idle()
+        && let Some(job) = store.take_jobs(owner, names, Take::Suspect, 1)?.pop()
+    {
+        shared.log.warn(
+            "crowsnest was ended several times while it read this image; reading it alone",
+            &[("image", &format_args!("{}:{}", job.shown, job.tag))],
+        );
+        shared.hand_out(&outputs.images, Work::Image(Box::new(job)));
+        return Ok(1);
     }
     Ok(n_taken)
 }

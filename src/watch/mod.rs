@@ -190,7 +190,10 @@ pub(crate) fn run(
             for n in 1..n_processors.min(plan.n_workers + 1) {
                 let digests = digests.clone();
                 named(format!("digest-{n}"))
-                    .spawn_scoped(scope, move || spare::serve(&digests))
+                    .spawn_scoped(scope, move || {
+                        worker::step_back(plan.mode);
+                        spare::serve(&digests);
+                    })
                     .map_err(cannot)?;
             }
             named("housekeeper".to_owned())

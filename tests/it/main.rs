@@ -7,6 +7,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// Shows a figure with `--nocapture`.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        #[allow(clippy::print_stdout)]
+        {
+            println!($($text)*);
+        }
+    }};
+}
+pub(crate) use tell;
+
 mod advisories;
 mod cli;
 mod crowsnest;

@@ -73,7 +73,7 @@ fn every_fault_at_once_loses_nothing() {
             );
             n_left = n_images - n_indexed;
         }
-        println!(
+        crate::tell!(
             "pass {n_passes}: {n_indexed} indexed, {} left, exit code {:?}, {:.0?} since the start, {} requests, peak {} MiB",
             troubles.len(),
             ended.code,

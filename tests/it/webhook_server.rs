@@ -81,7 +81,7 @@ fn a_good_sender_is_answered_among_bad_ones() {
         said.read_to_string(&mut rest).unwrap();
         attack.wait().unwrap();
         let (_, peak, files) = running.footprint();
-        println!(
+        crate::tell!(
             "{kind}: {} sent, median {median:?}, worst {:?}, peak {peak} KiB, {files} files, {rest}",
             waits.len(),
             waits[waits.len() - 1]

@@ -105,12 +105,11 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
     let store = Store::open(&data_dir)?;
     let services = match mode {
         Mode::Once => {
-            let has_port = |source: &Box<dyn Source>| {
-                source
-                    .webhook()
-                    .is_some_and(|webhook| webhook.port().is_some())
-            };
-            if !listen.is_empty() || sources.iter().any(has_port) {
+            let has_port = sources
+                .iter()
+                .filter_map(|source| source.webhook())
+                .any(|webhook| webhook.port().is_some());
+            if !listen.is_empty() || has_port {
                 log.info("a single pass receives no webhooks", &[]);
             }
             Vec::new()
