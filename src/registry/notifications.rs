@@ -7,13 +7,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::oci::Oci;
+use super::oci::{Oci, SECRET_VARIABLE};
 use super::webhook::{Change, Delivery, Message, Webhook, is_secret};
 use crate::image::{Digest, Repository, Tag};
 use crate::limit;
-
-/// The variable, behind its prefix, that holds the expected value of `Authorization`.
-pub(super) const SECRET_VARIABLE: &str = "OCI_WEBHOOK_AUTH";
 
 #[derive(Deserialize)]
 struct Event {

@@ -4,7 +4,6 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::filter::Filter;
-use super::notifications;
 use super::webhook::Webhook;
 use super::{
     EXCLUDE, INCLUDE, Kind, Listed, Listing, PORT, Place, REGISTRY, REPOSITORY, Setup, Source,
@@ -26,6 +25,9 @@ pub(crate) const ROW: Kind = Kind {
 };
 
 const OPTIONS: &[OptionRow] = &[TYPE, REGISTRY, REPOSITORY, INCLUDE, EXCLUDE, PORT];
+
+/// The variable, behind its prefix, that holds the expected value of `Authorization`.
+pub(super) const SECRET_VARIABLE: &str = "OCI_WEBHOOK_AUTH";
 
 /// How people call Docker Hub, and where its API is.
 pub(super) const HUB_NAME: &str = "docker.io";
@@ -103,7 +105,7 @@ fn make(
         repositories,
         filter,
         port,
-        secret: super::webhook_secret(notifications::SECRET_VARIABLE, setup),
+        secret: super::webhook_secret(SECRET_VARIABLE, setup),
     }))
 }
 

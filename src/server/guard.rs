@@ -5,30 +5,19 @@
 //! whole requests.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
-use super::connection;
 use super::inner::Pool;
-use crate::watch::Inbox;
 
 /// Connections at a time. Each takes a file, of which a process has 1,024 unless told otherwise.
 pub(super) const CONNECTIONS: usize = 256;
 /// Bytes of all bodies at a time that are larger than a small one.
 pub(super) const LARGE_BYTES: usize = 8 << 20;
-/// Stack of a connection's thread, which has little to remember.
-const STACK: usize = 128 << 10;
-/// Connections that wait to be accepted. When there are more, the system drops them, and a good sender among them
-/// tries again after a second.
-const BACKLOG: i32 = 4_096;
-/// How long to wait after an accept that failed, mostly because the process has no more files.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long to try to wake a thread that accepts.
+const WAKE: Duration = Duration::from_millis(100);
 
 /// The state of all connections.
 pub(super) struct Guard {
@@ -61,64 +50,6 @@ struct Open {
     since: Option<Instant>,
 }
 
-/// Binds an address. Errors as the system says.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart shall not wait for connections of the last run to be forgotten.
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it. An answer goes out in several pieces, each of which would wait for the
-    // acknowledgement of the one before.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Accepts the connections of one port until the run ends.
-pub(super) fn accept(
-    guard: &Arc<Guard>,
-    port_idx: usize,
-    listener: &TcpListener,
-    inbox: &Inbox<'_>,
-) {
-    loop {
-        let accepted = listener.accept();
-        if inbox.is_ending() {
-            return guard.close_all();
-        }
-        match accepted {
-            Ok((stream, address)) => {
-                let Some(id) = guard.admit(stream) else {
-                    continue;
-                };
-                let peer = Peer { address, port_idx };
-                let started = thread::Builder::new()
-                    .name("connection".to_owned())
-                    .stack_size(STACK)
-                    .spawn({
-                        let guard = Arc::clone(guard);
-                        move || {
-                            if let Some(stream) = guard.stream(id) {
-                                connection::serve(&guard, id, peer, &stream);
-                            }
-                            guard.dismiss(id);
-                        }
-                    });
-                if started.is_err() {
-                    guard.dismiss(id);
-                }
-            }
-            Err(err) => {
-                inbox
-                    .log()
-                    .debug("connection not accepted", &[("error", &err)]);
-                guard.make_room();
-                thread::sleep(PAUSE);
-            }
-        }
-    }
-}
-
 impl Guard {
     pub(super) fn new(inner: SocketAddr, ports: Vec<SocketAddr>) -> Self {
         Guard {
@@ -132,7 +63,7 @@ impl Guard {
 
     /// Takes a connection in; when there are too many, another has to go. `None` when a request of each of them is
     /// being answered.
-    fn admit(&self, stream: TcpStream) -> Option<u64> {
+    pub(super) fn admit(&self, stream: TcpStream) -> Option<u64> {
         let mut connections = lock(&self.connections);
         if connections.open.len() >= CONNECTIONS && !shed(&mut connections) {
             return None;
@@ -147,11 +78,11 @@ impl Guard {
         Some(id)
     }
 
-    fn make_room(&self) {
+    pub(super) fn make_room(&self) {
         shed(&mut lock(&self.connections));
     }
 
-    fn stream(&self, id: u64) -> Option<Arc<TcpStream>> {
+    pub(super) fn stream(&self, id: u64) -> Option<Arc<TcpStream>> {
         let connections = lock(&self.connections);
         connections
             .open
@@ -159,14 +90,14 @@ impl Guard {
             .map(|open| Arc::clone(&open.stream))
     }
 
-    fn dismiss(&self, id: u64) {
+    pub(super) fn dismiss(&self, id: u64) {
         if let Some(open) = lock(&self.connections).open.remove(&id) {
             // It may be shut down already.
             let _ = open.stream.shutdown(Shutdown::Both);
         }
     }
 
-    fn close_all(&self) {
+    pub(super) fn close_all(&self) {
         for open in lock(&self.connections).open.values() {
             let _ = open.stream.shutdown(Shutdown::Read);
         }
@@ -210,7 +141,7 @@ impl Guard {
             if address.ip().is_unspecified() {
                 address.set_ip(Ipv4Addr::LOCALHOST.into());
             }
-            let _ = TcpStream::connect_timeout(&address, PAUSE);
+            let _ = TcpStream::connect_timeout(&address, WAKE);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::guard;
+use super::socket;
 use crate::error::{Error, Result};
 
 /// Requests at a time, which is also how many can share one commit.
@@ -27,7 +27,7 @@ pub(super) struct Inner {
 pub(super) fn start() -> Result<Inner> {
     let cannot =
         |err: &dyn std::fmt::Display| Error::stop(format_args!("cannot listen on loopback: {err}"));
-    let socket = guard::bind((Ipv4Addr::LOCALHOST, 0).into()).map_err(|err| cannot(&err))?;
+    let socket = socket::bind((Ipv4Addr::LOCALHOST, 0).into()).map_err(|err| cannot(&err))?;
     let address = socket.local_addr().map_err(|err| cannot(&err))?;
     let server = tiny_http::Server::from_listener(socket, None).map_err(|err| cannot(&err))?;
     Ok(Inner { server, address })

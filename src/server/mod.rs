@@ -13,11 +13,13 @@
 //! *Invariant:* whatever clients do, a new connection is let in (the one that has done nothing for longest makes
 //! room), and memory stays within [`guard::CONNECTIONS`] times a small request, and [`guard::LARGE_BYTES`].
 
+mod accept;
 mod answer;
 mod connection;
 mod guard;
 mod health;
 mod inner;
+mod socket;
 mod webhook;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -118,7 +120,7 @@ pub(crate) fn open(sources: &[Box<dyn Source>], listen: &[SocketAddr]) -> Result
                 )
             });
         }
-        let listener = guard::bind(address).map_err(|err| {
+        let listener = socket::bind(address).map_err(|err| {
             Error::tell(format_args!("cannot listen on {address}: {err}"))
                 .hint("choose another port with port= or --listen")
         })?;
@@ -160,7 +162,7 @@ impl Server {
             let guard = Arc::clone(&guard);
             services.push(Service {
                 name: format!("accept-{}", port.address.port()),
-                run: Box::new(move |inbox| guard::accept(&guard, idx, &port.listener, inbox)),
+                run: Box::new(move |inbox| accept::run(&guard, idx, &port.listener, inbox)),
             });
         }
         let (sender, pending) = bounded::<Pending>(PENDING);

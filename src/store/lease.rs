@@ -6,12 +6,13 @@
 use rusqlite::params;
 
 use super::Store;
-use super::queue::MAX_STARTS;
 use crate::error::Result;
 use crate::time::Timestamp;
 
 /// How long a job stays with a process that does not renew it and cannot be seen.
 pub(super) const LEASE_MS: i64 = 120_000;
+/// Processes that ended over a job after which it is given up.
+pub(super) const MAX_STARTS: u32 = 8;
 /// No try waits longer than this; what seems to was planned before the clock was set back.
 const LONGEST_WAIT_MS: i64 = 25 * 3_600_000;
 

@@ -4,7 +4,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::lease::{LEASE_MS, lives};
+use super::lease::{LEASE_MS, MAX_STARTS, lives};
 use super::tags::{LAST_CHANGE, Lane, TagId};
 use super::{Store, moment};
 use crate::error::{Error, Kind, Result};
@@ -14,8 +14,6 @@ use crate::time::Timestamp;
 /// Processes that ended over a job after which it is only taken while nothing else is under way: the next one
 /// that ends will tell whether it was this job.
 const SUSPECT_STARTS: u32 = 3;
-/// Processes that ended over a job after which it is given up.
-pub(super) const MAX_STARTS: u32 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JobId(i64);
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError};
 
 use crossbeam_channel::TrySendError;
 
+use super::finish::{arrived, caught, lock};
 use super::shared::{Build, Layer, Reading, Shared};
-use super::worker::{arrived, caught, lock};
 use crate::error::{Error, Kind, Result};
 use crate::indexer;
 use crate::store::tags::Lane;

@@ -15,6 +15,7 @@
 mod assemble;
 pub(crate) mod dry_run;
 mod feed;
+mod finish;
 mod inbox;
 mod layers;
 mod look;

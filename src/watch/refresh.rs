@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::Mode;
+use super::finish::PASS_PATIENCE;
 use super::shared::{Shared, Work};
-use super::worker::PASS_PATIENCE;
 use crate::error::{Error, Kind, Result};
 use crate::http::retry::{backoff, stopped};
 use crate::registry::Source;

@@ -110,7 +110,7 @@ const BANNED: &[Banned] = &[
         except: &[
             ("src/watch/mod.rs", "this is watch::run"),
             (
-                "src/server/guard.rs",
+                "src/server/accept.rs",
                 "one for each connection, of which there is a bounded number",
             ),
             (
