@@ -4,11 +4,12 @@
 //! that under steady load it grows for ever. Here the pages are copied beside the writers, and only the last
 //! few with the writers held back (<https://www.sqlite.org/wal.html>, section 6).
 
+use std::path::Path;
 use std::sync::PoisonError;
 
 use rusqlite::Connection;
 
-use super::Store;
+use super::{Store, events_path};
 use crate::error::Result;
 
 /// Bytes of the log from which it is copied into the store.
@@ -30,25 +31,38 @@ impl Store {
         Ok(())
     }
 
-    /// Copies the log into the store when it has grown. Called now and then by one thread.
+    /// Copies the logs into their files when they have grown. Called now and then by one thread.
     pub(crate) fn keep_log_small(&self) -> Result<()> {
-        let log = format!("{}-wal", self.path.display());
-        let size = || std::fs::metadata(&log).map_or(0, |file| file.len());
-        if size() < FROM {
-            return Ok(());
-        }
-        self.on_own_connection(|db| checkpoint(db, "PASSIVE"))?;
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        // RESTART waits for readers, each of which is short; PASSIVE never waits.
-        let mode = if size() >= URGENT {
-            "TRUNCATE"
-        } else {
-            "PASSIVE"
+        let size = |path: &Path| {
+            let log = std::fs::metadata(format!("{}-wal", path.display()));
+            log.map_or(0, |file| file.len())
         };
-        checkpoint(&writer, mode).map_err(|err| self.error(&err))
+        let files = [
+            (self.path.clone(), &self.writer),
+            (events_path(&self.path), &self.events),
+        ];
+        for (path, writer) in files {
+            if size(&path) < FROM {
+                continue;
+            }
+            // Both files, since one is attached to the other.
+            self.on_own_connection(|db| checkpoint(db, "PASSIVE"))?;
+            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            // TRUNCATE waits for readers, each of which is short; PASSIVE never waits.
+            let mode = if size(&path) >= URGENT {
+                "TRUNCATE"
+            } else {
+                "PASSIVE"
+            };
+            checkpoint(&writer, mode).map_err(|err| self.error(&err))?;
+        }
+        Ok(())
     }
 }
 
 fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<()> {
-    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+    let files = if mode == "PASSIVE" { "" } else { "main." };
+    db.query_row(&format!("PRAGMA {files}wal_checkpoint({mode})"), [], |_| {
+        Ok(())
+    })
 }

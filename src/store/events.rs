@@ -1,7 +1,7 @@
 //! Accepted webhooks: images that may have changed, kept until they were looked at.
 //!
 //! However often an image is told of before that, it is one row: bursts are looked at once. An event is a hint
-//! and nothing more; what the tag points to is asked of the registry.
+//! and nothing more; what the tag points to is asked of the registry. They stand in a file of their own.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -48,18 +48,7 @@ impl Store {
     /// Errors: `Limit` when too many wait already; else as every write.
     pub(crate) fn save_hints(&self, hints: &[Hint]) -> Result<()> {
         let now = Timestamp::now().as_millis();
-        let is_room = self.write_durably(|db| {
-            // Rows are never numbered anew while there are some, so this is no count but close, and at once.
-            let span: i64 = db
-                .prepare_cached("SELECT coalesce(max(id) - min(id), 0) FROM event")?
-                .query_row([], |row| row.get(0))?;
-            if span > limit::EVENTS {
-                let n: i64 =
-                    db.query_row("SELECT count(*) FROM event", [], |row| row.get(0))?;
-                if n > limit::EVENTS {
-                    return Ok(false);
-                }
-            }
+        let is_room = self.write_events(|db| {
             let mut one = db.prepare_cached(&format!(
                 "INSERT INTO event (source_id, repository, tag, is_delete, received_at)
                  VALUES (?1, ?2, ?3, ?4, ?5) {AGAIN}"
@@ -80,7 +69,18 @@ impl Store {
                     known.execute(params![source, name, id, hint.is_delete, now, digest])?;
                 }
             }
-            Ok(true)
+            // Rows are never numbered anew while there are some, so this is no count but close, and at once.
+            let span: i64 = db
+                .prepare_cached("SELECT coalesce(max(id) - min(id), 0) FROM event")?
+                .query_row([], |row| row.get(0))?;
+            if span <= limit::EVENTS {
+                return Ok(true);
+            }
+            let n: i64 = db.query_row("SELECT count(*) FROM event", [], |row| row.get(0))?;
+            if n > limit::EVENTS {
+                db.execute("DELETE FROM event WHERE received_at = ?1 AND n_received = 1", [now])?;
+            }
+            Ok(n <= limit::EVENTS)
         })?;
         if is_room {
             Ok(())
@@ -110,7 +110,7 @@ impl Store {
         if !is_any {
             return Ok(Vec::new());
         }
-        let mut rows = self.write(|db| {
+        let mut rows = self.write_events(|db| {
             let mut query = db.prepare_cached(&format!(
                 "UPDATE event SET lease_owner = ?3, lease_until = ?1 + ?4 WHERE id IN (
                      SELECT id FROM event WHERE {due} ORDER BY next_try, id LIMIT ?5)
@@ -147,7 +147,14 @@ impl Store {
         if events.is_empty() {
             return Ok(());
         }
-        self.write(|db| {
+        // What they led to first: a power cut between the two shall not take both.
+        self.write_durably(|db| {
+            db.execute(
+                "UPDATE source SET facts = facts WHERE id = (SELECT min(id) FROM source)",
+                [],
+            )
+        })?;
+        self.write_events(|db| {
             let mut end =
                 db.prepare_cached("DELETE FROM event WHERE id = ?1 AND n_received = ?2")?;
             let mut again = db.prepare_cached(
@@ -169,7 +176,7 @@ impl Store {
         error: &Error,
         next_try: Timestamp,
     ) -> Result<()> {
-        self.write(|db| {
+        self.write_events(|db| {
             db.execute(
                 "UPDATE event SET attempts = attempts + 1, next_try = ?2, error = ?3, lease_owner = NULL, lease_until = 0
                  WHERE id = ?1",

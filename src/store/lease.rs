@@ -3,7 +3,7 @@
 //! A lease ends when the work does, or when its process is known to be gone. Where that cannot be known (a store
 //! shared by containers that do not see each other's processes) it ends when it was not renewed for a while.
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::Store;
 use crate::error::Result;
@@ -72,30 +72,32 @@ impl Store {
             .query_map([], |row| row.get(0))?
             .collect()
         })?;
-        self.write(|db| {
-            for owner in owners {
-                let is_gone = match lives(&owner) {
-                    Some(true) => continue,
-                    Some(false) => true,
-                    None => false,
-                };
+        let gone: Vec<(String, bool)> = owners
+            .into_iter()
+            .filter_map(|owner| match lives(&owner) {
+                Some(true) => None,
+                Some(false) => Some((owner, true)),
+                None => Some((owner, false)),
+            })
+            .collect();
+        self.write_both(|db, table| {
+            for (owner, is_gone) in &gone {
                 // A lease that ends later than any can was given before the clock was set back.
-                let is_over = "(?2 OR lease_until < ?3 OR lease_until > ?3 + 2 * ?4)";
-                for table in ["job", "event"] {
-                    db.execute(
-                        &format!(
-                            "UPDATE {table} SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1 AND {is_over}"
-                        ),
-                        params![owner, is_gone, now, LEASE_MS],
-                    )?;
-                }
-            }
-            for table in ["job", "event"] {
                 db.execute(
-                    &format!("UPDATE {table} SET next_try = 0 WHERE next_try > ?1 + ?2"),
-                    [now, LONGEST_WAIT_MS],
+                    &format!(
+                        "UPDATE {table} SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1
+                         AND (?2 OR lease_until < ?3 OR lease_until > ?3 + 2 * ?4)"
+                    ),
+                    params![owner, is_gone, now, LEASE_MS],
                 )?;
             }
+            db.execute(
+                &format!("UPDATE {table} SET next_try = 0 WHERE next_try > ?1 + ?2"),
+                [now, LONGEST_WAIT_MS],
+            )?;
+            Ok(())
+        })?;
+        self.write(|db| {
             db.execute(
                 "UPDATE job SET state = 'failed', is_final = 1, hint = ?2,
                         error = 'crowsnest was ended ' || starts || ' times while it read this image'
@@ -111,15 +113,11 @@ impl Store {
 
     /// Lets all waits end so much earlier, since the clock was set back.
     pub(crate) fn clock_was_set_back(&self, by_ms: i64) -> Result<()> {
-        self.write(|db| {
-            for table in ["job", "event"] {
-                db.execute(
-                    &format!(
-                        "UPDATE {table} SET next_try = max(0, next_try - ?1) WHERE next_try > 0"
-                    ),
-                    [by_ms],
-                )?;
-            }
+        self.write_both(|db, table| {
+            db.execute(
+                &format!("UPDATE {table} SET next_try = max(0, next_try - ?1) WHERE next_try > 0"),
+                [by_ms],
+            )?;
             Ok(())
         })
     }
@@ -127,15 +125,22 @@ impl Store {
     /// Extends the leases of this process.
     pub(crate) fn renew_leases(&self, owner: &str) -> Result<()> {
         let until = Timestamp::now().as_millis() + LEASE_MS;
-        self.write(|db| {
-            for table in ["job", "event"] {
-                db.execute(
-                    &format!("UPDATE {table} SET lease_until = ?2 WHERE lease_owner = ?1"),
-                    params![owner, until],
-                )?;
-            }
+        self.write_both(|db, table| {
+            db.execute(
+                &format!("UPDATE {table} SET lease_until = ?2 WHERE lease_owner = ?1"),
+                params![owner, until],
+            )?;
             Ok(())
         })
+    }
+
+    /// Does the same to jobs and to events, which stand in two files.
+    fn write_both(
+        &self,
+        work: impl Fn(&Transaction<'_>, &str) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        self.write(|db| work(db, "job"))?;
+        self.write_events(|db| work(db, "event"))
     }
 
     /// Gives back everything that this process holds, as if it had not been taken.
@@ -145,6 +150,9 @@ impl Store {
                 "UPDATE job SET lease_owner = NULL, lease_until = 0, starts = max(0, starts - 1) WHERE lease_owner = ?1",
                 [owner],
             )?;
+            Ok(())
+        })?;
+        self.write_events(|db| {
             db.execute(
                 "UPDATE event SET lease_owner = NULL, lease_until = 0 WHERE lease_owner = ?1",
                 [owner],

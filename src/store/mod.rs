@@ -31,7 +31,7 @@ pub(crate) mod tags;
 mod testdata;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -43,8 +43,6 @@ use crate::time::Timestamp;
 
 /// How long to wait for another process's write; theirs are short.
 const BUSY: Duration = Duration::from_secs(60);
-/// How long a writer lets others go first.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// How long to wait before a disk that could not be written is tried again.
 const PROBE: Duration = Duration::from_secs(2);
 /// Name of the file in the data directory.
@@ -54,8 +52,9 @@ const FILE: &str = "crowsnest.db";
 pub(crate) struct Store {
     path: PathBuf,
     writer: Mutex<Connection>,
-    /// Writers that somebody waits for outside; the others let them go first.
-    urgent: (Mutex<u32>, Condvar),
+    /// Events have a file of their own: whoever sends one waits until it is on the disk, and need not wait for what
+    /// a backfill has written meanwhile.
+    events: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
 }
 
@@ -94,13 +93,16 @@ impl Store {
                 .hint("choose another with --data-dir")
         })?;
         let path = dir.join(FILE);
+        let is_new = !path.exists();
         let mut writer = connect(&path, OpenFlags::default())?;
         schema::migrate(&mut writer)
+            .map_err(|err| err.context(format_args!("opening the store `{}`", path.display())))?;
+        let events = open_events(&path, is_new)
             .map_err(|err| err.context(format_args!("opening the store `{}`", path.display())))?;
         Ok(Store {
             path,
             writer: Mutex::new(writer),
-            urgent: Default::default(),
+            events: Mutex::new(events),
             readers: Mutex::default(),
         })
     }
@@ -140,9 +142,6 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
     ) -> Result<T> {
-        let (n_urgent, change) = &self.urgent;
-        let waiting = n_urgent.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(change.wait_timeout_while(waiting, PATIENCE, |n_urgent| *n_urgent > 0));
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || {
             let transaction =
@@ -157,12 +156,12 @@ impl Store {
     }
 
     /// Runs `work` in one write transaction that is on the disk when this returns, so that not even a power cut
-    /// takes it back. Goes before writes of the other kind.
+    /// takes it back.
     fn write_durably<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let mut connection = self.urgent_writer();
+        let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || {
             connection.pragma_update(None, "synchronous", "FULL")?;
             let transaction =
@@ -178,14 +177,21 @@ impl Store {
             .map_err(|err| self.error(&err))
     }
 
-    /// The writer, ahead of those that nobody waits for.
-    fn urgent_writer(&self) -> MutexGuard<'_, Connection> {
-        let (n_urgent, change) = &self.urgent;
-        *n_urgent.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        *n_urgent.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        change.notify_all();
-        writer
+    /// Runs `work` in one write transaction on the file of events, which is on the disk when this returns. Tables of
+    /// the store can be read.
+    fn write_events<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = || {
+            // Begun by its first write: else the other file would be locked too.
+            let transaction = events.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|err| self.error(&err))
     }
 
     /// Runs `work` seeing one state of the store.
@@ -210,10 +216,12 @@ impl Store {
             .pop();
         let connection = match pooled {
             Some(connection) => connection,
-            None => connect(
-                &self.path,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            )?,
+            None => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                let connection = connect(&self.path, flags)?;
+                attach(&connection, &events_path(&self.path)).map_err(|err| self.error(&err))?;
+                connection
+            }
         };
         let value = work(&connection).map_err(|err| self.error(&err))?;
         self.readers
@@ -257,12 +265,38 @@ impl Store {
 
     /// Bytes of the store's files.
     fn bytes(&self) -> u64 {
-        ["", "-wal"]
+        ["", "-wal", "-events", "-events-wal"]
             .iter()
             .filter_map(|suffix| std::fs::metadata(format!("{}{suffix}", self.path.display())).ok())
             .map(|file| file.len())
             .sum()
     }
+}
+
+/// The file of events beside the store's.
+fn events_path(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}-events", path.display()))
+}
+
+/// Opens the file of events. Those of another store, which was moved away, are of no use.
+fn open_events(path: &Path, is_new: bool) -> Result<Connection> {
+    let mut events = connect(&events_path(path), OpenFlags::default())?;
+    schema::migrate_events(&mut events)?;
+    let run = || {
+        if is_new {
+            events.execute("DELETE FROM event", [])?;
+        }
+        events.pragma_update(None, "synchronous", "FULL")?;
+        attach(&events, path)
+    };
+    run().map_err(|err| store_error(&err))?;
+    Ok(events)
+}
+
+/// Lets a connection read the tables of the other file.
+fn attach(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    connection.execute("ATTACH ?1 AS beside", [path.display().to_string()])?;
+    Ok(())
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {

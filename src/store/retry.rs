@@ -1,6 +1,6 @@
 //! Another chance for images that failed and for webhooks that could not be looked at.
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::Store;
 use crate::error::Result;
@@ -51,11 +51,16 @@ impl Store {
                      JOIN source s ON s.id = source_id WHERE s.name = ?1)",
                 [source],
             )?;
-            db.execute(
-                "UPDATE event SET next_try = 0 WHERE source_id = (SELECT id FROM source WHERE name = ?1)",
-                [source],
-            )?;
             Ok(n as u64)
+        })
+        .and_then(|n| {
+            self.write_events(|db| {
+                db.execute(
+                    "UPDATE event SET next_try = 0 WHERE source_id = (SELECT id FROM source WHERE name = ?1)",
+                    [source],
+                )
+            })
+            .map(|_| n)
         })
     }
 
@@ -84,7 +89,7 @@ impl Store {
         &self,
         select: &str,
         (table, has_failed): (&str, &str),
-        change: &str,
+        set: &str,
         takes: &dyn Fn(&FailedName) -> bool,
     ) -> Result<u64> {
         let (mut n_changed, mut after) = (0, 0);
@@ -112,16 +117,20 @@ impl Store {
             if taken.is_empty() {
                 continue;
             }
-            n_changed += self.write(|db| {
+            let change = |db: &Transaction<'_>| {
                 let mut update = db.prepare_cached(&format!(
-                    "UPDATE {table} SET {change} WHERE id = ?1 AND {has_failed}"
+                    "UPDATE {table} SET {set} WHERE id = ?1 AND {has_failed}"
                 ))?;
                 let mut n = 0;
                 for id in &taken {
                     n += update.execute([id])? as u64;
                 }
                 Ok(n)
-            })?;
+            };
+            n_changed += match table {
+                "event" => self.write_events(change)?,
+                _ => self.write(change)?,
+            };
         }
     }
 }
@@ -217,7 +226,7 @@ mod tests {
     fn events_that_wait_are_looked_at_now() {
         let temp = Temp::new();
         let store = temp.store();
-        temp.run(
+        temp.run_events(
             "INSERT INTO event (source_id, repository, tag, is_delete, received_at, next_try)
                   VALUES (1, 'app', '1', 0, 1, 9), (1, 'app', '2', 0, 1, 0)",
         );

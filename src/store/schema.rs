@@ -187,23 +187,6 @@ const STEPS: &[&str] = &["
         PRIMARY KEY (tag_id, until, digest)
     ) WITHOUT ROWID;
     CREATE INDEX tag_history_digest ON tag_history (digest);
-    -- Accepted webhooks: images that may have changed, one row each. A row goes when the image was looked at.
-    CREATE TABLE event (
-        id INTEGER PRIMARY KEY,
-        source_id INTEGER NOT NULL REFERENCES source,
-        repository TEXT NOT NULL,
-        tag TEXT NOT NULL,
-        is_delete INTEGER NOT NULL,           -- of the last one
-        n_received INTEGER NOT NULL DEFAULT 1,
-        received_at INTEGER NOT NULL,         -- the first one
-        attempts INTEGER NOT NULL DEFAULT 0,
-        next_try INTEGER NOT NULL DEFAULT 0,
-        error TEXT,
-        lease_owner TEXT,
-        lease_until INTEGER NOT NULL DEFAULT 0,
-        UNIQUE (source_id, repository, tag)
-    );
-    CREATE INDEX event_next ON event (next_try, id) WHERE lease_owner IS NULL;
     ",
     "
     -- The largest number that a pruned row had, so that it is not given again.
@@ -218,17 +201,47 @@ const STEPS: &[&str] = &["
     CREATE INDEX index_entry_digest ON index_entry (digest);
     "];
 
+/// The same for the file of events.
+const EVENT_STEPS: &[&str] = &["
+    -- Accepted webhooks: images that may have changed, one row each. A row goes when the image was looked at.
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY,
+        source_id INTEGER NOT NULL,           -- a row of the other file
+        repository TEXT NOT NULL,
+        tag TEXT NOT NULL,
+        is_delete INTEGER NOT NULL,           -- of the last one
+        n_received INTEGER NOT NULL DEFAULT 1,
+        received_at INTEGER NOT NULL,         -- the first one
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_try INTEGER NOT NULL DEFAULT 0,
+        error TEXT,
+        lease_owner TEXT,
+        lease_until INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (source_id, repository, tag)
+    );
+    CREATE INDEX event_next ON event (next_try, id) WHERE lease_owner IS NULL;
+    "];
+
+/// Brings the schema of the file of events up to date. Errors as [`migrate`].
+pub(super) fn migrate_events(connection: &mut Connection) -> Result<()> {
+    steps(connection, EVENT_STEPS)
+}
+
 /// Brings the schema up to date. Errors (`Stop`) when a newer version of the program made the store.
 pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    steps(connection, STEPS)
+}
+
+fn steps(connection: &mut Connection, steps: &[&str]) -> Result<()> {
     let run = |connection: &mut Connection| -> rusqlite::Result<usize> {
         let transaction =
             connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let done: usize = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        for step in STEPS.get(done..).unwrap_or_default() {
+        for step in steps.get(done..).unwrap_or_default() {
             transaction.execute_batch(step)?;
         }
-        if done < STEPS.len() {
-            transaction.pragma_update(None, "user_version", STEPS.len())?;
+        if done < steps.len() {
+            transaction.pragma_update(None, "user_version", steps.len())?;
         }
         transaction.commit()?;
         Ok(done)
@@ -236,15 +249,15 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
     let done: usize = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|err| store_error(&err))?;
-    let done = if done == STEPS.len() {
+    let done = if done == steps.len() {
         done
     } else {
         run(connection).map_err(|err| store_error(&err))?
     };
-    if done > STEPS.len() {
+    if done > steps.len() {
         return Err(Error::stop(format_args!(
             "it has schema {done}, this version knows {}",
-            STEPS.len()
+            steps.len()
         ))
         .hint("use the newer crowsnest that made it"));
     }

@@ -52,6 +52,11 @@ impl Temp {
         self.store.write(|db| db.execute_batch(sql)).unwrap();
     }
 
+    /// The same on the file of events.
+    pub(super) fn run_events(&self, sql: &str) {
+        self.store.write_events(|db| db.execute_batch(sql)).unwrap();
+    }
+
     /// Runs SQL that leaves references which lead nowhere.
     pub(super) fn break_with(&self, sql: &str) {
         let db = rusqlite::Connection::open(self.store.path()).unwrap();

@@ -241,7 +241,11 @@ fn stored(folder: &Path) -> BTreeSet<String> {
 }
 
 fn open(folder: &Path) -> rusqlite::Connection {
-    rusqlite::Connection::open(folder.join("crowsnest.db")).unwrap()
+    let file = folder.join("crowsnest.db");
+    let store = rusqlite::Connection::open(&file).unwrap();
+    let events = format!("{}-events", file.display());
+    store.execute("ATTACH ?1 AS beside", [events]).unwrap();
+    store
 }
 
 /// A `crowsnest watch` that runs.

@@ -169,7 +169,14 @@ impl Crowsnest {
 
     fn open(&self) -> rusqlite::Connection {
         let file = self.place.path().join("data/crowsnest.db");
-        rusqlite::Connection::open(file).expect("there is a store")
+        let store = rusqlite::Connection::open(&file).expect("there is a store");
+        store
+            .execute(
+                "ATTACH ?1 AS beside",
+                [format!("{}-events", file.display())],
+            )
+            .expect("there is a file of events");
+        store
     }
 
     /// The store of the runs so far.

@@ -15,6 +15,11 @@ impl Stored {
     pub(crate) fn open(file: &Path) -> Stored {
         let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .unwrap_or_else(|error| panic!("opening `{}`: {error}", file.display()));
+        // Events stand in a file of their own, made a moment after the other.
+        let _ = connection.execute(
+            "ATTACH ?1 AS beside",
+            [format!("{}-events", file.display())],
+        );
         Stored(connection)
     }
 
