@@ -26,6 +26,9 @@ pub(crate) const AQL_BYTES: u64 = 8 << 30;
 pub(crate) const ERROR_BODY_BYTES: u64 = 64 << 10;
 /// Bytes of a token answer.
 pub(crate) const TOKEN_BYTES: u64 = 1 << 20;
+/// Bytes of a word in a manifest or configuration: a media type (which RFC 6838 ends at 255), a platform, a user,
+/// a time.
+pub(crate) const WORD_BYTES: usize = 1_024;
 /// Layers of one image. Docker stops at 127; some builders make more.
 pub(crate) const LAYERS: usize = 1_000;
 /// Manifests named by one index.
@@ -143,6 +146,14 @@ pub(crate) fn over(what: &str, cap: u64) -> Error {
         Kind::Limit,
         format_args!("{what} is larger than the limit of {cap} bytes"),
     )
+}
+
+/// Errors (`Limit`) when the word of a document is over [`WORD_BYTES`].
+pub(crate) fn check_word(what: &str, word: &str) -> Result<()> {
+    if word.len() > WORD_BYTES {
+        return Err(over(what, WORD_BYTES as u64));
+    }
+    Ok(())
 }
 
 /// Reads all of `reader`, at most `cap` bytes. Errors of kind `Limit` when there is more, else `Retry`.

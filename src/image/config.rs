@@ -55,7 +55,7 @@ struct RootFs {
 }
 
 impl Config {
-    /// Errors (`Skip`) when `bytes` are not an image configuration.
+    /// Errors: `Skip` when `bytes` are not an image configuration, `Limit` for words over [`limit::WORD_BYTES`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Config> {
         let wire: Wire = serde_json::from_slice(bytes)
             .map_err(|err| Error::skip(format_args!("not an image configuration: {err}")))?;
@@ -86,17 +86,21 @@ impl Config {
             ),
             None => (None, Vec::new(), BTreeMap::new()),
         };
+        for (what, word) in [("the time of creation", &wire.created), ("the user", &user)] {
+            limit::check_word(what, word.as_deref().unwrap_or(""))?;
+        }
         let mut env_names: Vec<String> = env
             .iter()
             .map(|line| line.split('=').next().unwrap_or("").to_owned())
             .collect();
         env_names.sort();
+        let platform = Platform {
+            os: or_unknown(wire.os),
+            architecture: or_unknown(wire.architecture),
+            variant: wire.variant.filter(|variant| !variant.is_empty()),
+        };
         Ok(Config {
-            platform: Platform {
-                os: or_unknown(wire.os),
-                architecture: or_unknown(wire.architecture),
-                variant: wire.variant.filter(|variant| !variant.is_empty()),
-            },
+            platform: platform.checked()?,
             diff_ids: diff_ids
                 .iter()
                 .map(|diff_id| diff_id.parse())

@@ -48,6 +48,7 @@ struct WirePlatform {
 impl TryFrom<Wire> for Descriptor {
     type Error = Error;
 
+    /// Errors: `Skip` for a size or digest that is none, `Limit` for words over [`limit::WORD_BYTES`].
     fn try_from(wire: Wire) -> Result<Self> {
         let size = u64::try_from(wire.size)
             .ok()
@@ -60,15 +61,17 @@ impl TryFrom<Wire> for Descriptor {
                     limit::BLOB_BYTES
                 ))
             })?;
+        limit::check_word("a media type", &wire.media_type)?;
+        let platform = wire.platform.map(|platform| Platform {
+            os: platform.os,
+            architecture: platform.architecture,
+            variant: platform.variant.filter(|variant| !variant.is_empty()),
+        });
         Ok(Descriptor {
             digest: wire.digest.parse()?,
             size,
             media_type: wire.media_type,
-            platform: wire.platform.map(|platform| Platform {
-                os: platform.os,
-                architecture: platform.architecture,
-                variant: platform.variant.filter(|variant| !variant.is_empty()),
-            }),
+            platform: platform.map(Platform::checked).transpose()?,
             annotations: wire.annotations.unwrap_or_default(),
             is_foreign: wire.urls.is_some_and(|urls| !urls.is_empty()),
         })

@@ -151,7 +151,8 @@ struct WireManifest {
 
 impl Manifest {
     /// Parses `bytes`, which the server called `content_type` (may be empty).
-    /// Errors (`Skip`) for schema 1, unknown shapes, contradictions and limits.
+    /// Errors: `Skip` for schema 1, unknown shapes, contradictions and too many entries, `Limit` for words over
+    /// [`limit::WORD_BYTES`].
     pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Manifest> {
         let claimed = content_type.split(';').next().unwrap_or("").trim();
         let wire: WireManifest = serde_json::from_slice(bytes)
@@ -181,6 +182,8 @@ impl Manifest {
                         limit::LAYERS
                     )));
                 }
+                let artifact_type = wire.artifact_type.filter(|text| !text.is_empty());
+                limit::check_word("an artifact type", artifact_type.as_deref().unwrap_or(""))?;
                 Ok(Manifest::Image(Box::new(ImageManifest {
                     media_type: if media_type == DOCKER_MANIFEST {
                         DOCKER_MANIFEST
@@ -192,9 +195,7 @@ impl Manifest {
                         .into_iter()
                         .map(Descriptor::try_from)
                         .collect::<Result<_>>()?,
-                    artifact_type: wire
-                        .artifact_type
-                        .filter(|artifact_type| !artifact_type.is_empty()),
+                    artifact_type,
                     subject: wire.subject.map(Descriptor::try_from).transpose()?,
                 })))
             }
