@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{names, pass, place, registry};
+use super::{assert_bounded, endless_layer, names, pass, place, registry};
 use crate::emulator::message::Response;
-use crate::fake_registry::{FakeRegistry, GZIP, Layer, dpkg_tar, tar_file};
+use crate::fake_registry::{FakeRegistry, GZIP, Layer, dpkg_tar, tar_file, tar_header};
 
 /// A tar of some size that does not compress.
 fn noisy_tar(package: &str) -> Vec<u8> {
@@ -119,4 +119,65 @@ fn a_wait_that_no_one_lives_to_see_the_end_of() {
         ended.says(&["host asks to wait", "status=429"]);
         assert!(ended.elapsed < Duration::from_secs(30), "{wait}");
     }
+}
+
+#[test]
+fn a_bomb_that_is_being_read_leaves_nothing_when_stopped_or_killed() {
+    for end in ["TERM", "INT", "KILL"] {
+        let registry = registry();
+        let noise: Vec<u8> = (0..1u32 << 18)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(9).to_le_bytes())
+            .collect();
+        let layer = endless_layer("bomb", &tar_header("noise", b'0', 1 << 40), &noise);
+        let digest = layer.digest.clone();
+        registry.image("zoo/evil", "1", &[layer]);
+        let place = place("stopped");
+        let host = registry.host();
+        let mut running = place.start(&["--registry", &host, "--all-images"]);
+        running.wait_for("the bomb is being read", || {
+            registry.count("GET", &digest) > 0
+        });
+        if end == "KILL" {
+            running.kill();
+            continue;
+        }
+        running.signal(end);
+        let ended = running.ended().with_code(0);
+        assert_bounded(&ended);
+        assert!(
+            ended.elapsed < Duration::from_secs(20),
+            "{:?}",
+            ended.elapsed
+        );
+    }
+}
+
+#[test]
+fn a_blob_that_comes_byte_by_byte() {
+    let registry = registry();
+    let zstd = zstd::encode_all(&dpkg_tar("slow-zstd")[..], 1).unwrap();
+    let gzip = Layer::gzip(&dpkg_tar("slow-gzip"));
+    let zstd = Layer::stored("", zstd, &dpkg_tar("slow-zstd"));
+    registry.image("zoo/evil", "1", &[gzip.clone(), zstd.clone()]);
+    let blobs = [
+        (
+            gzip.digest,
+            crate::fake_registry::gzip(&dpkg_tar("slow-gzip")),
+        ),
+        (
+            zstd.digest,
+            zstd::encode_all(&dpkg_tar("slow-zstd")[..], 1).unwrap(),
+        ),
+    ];
+    registry.hook(move |request| {
+        let (_, bytes) = blobs
+            .iter()
+            .find(|(digest, _)| request.path.ends_with(digest))?;
+        let mut response = Response::new(200).body("", bytes.clone());
+        response.bytes_per_pause = Some(1);
+        Some(response)
+    });
+    let place = place("drops");
+    pass(&registry, &place, 0, &[]);
+    assert_eq!(names(&place, "zoo/evil", "1"), ["slow-zstd"]);
 }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 
-use super::{assert_no_secret, cannot_list, fails, pass, place, registry};
+use super::{
+    PASSWORD, USER, assert_bounded, assert_no_secret, cannot_list, endless, fails, names, pass,
+    place, refuses, registry, shown,
+};
+use crate::crowsnest::Crowsnest;
 use crate::emulator::message::Response;
-use crate::fake_registry::{Layer, Recorder, dpkg_tar};
+use crate::fake_registry::{Layer, OCI_MANIFEST, Recorder, digest, dpkg_tar};
 
 #[test]
 fn blobs_and_manifests_redirected_to_another_host() {
@@ -170,4 +176,304 @@ fn a_token_that_is_a_header_of_its_own() {
             .iter()
             .all(|seen| seen.header("x-smuggled").is_none())
     );
+}
+
+#[test]
+fn layers_that_live_elsewhere_are_not_fetched_from_there() {
+    let other = Recorder::start("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    for url in [
+        format!("http://{}/layer", other.host()),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+        "file:///etc/passwd".to_owned(),
+    ] {
+        let registry = registry();
+        let config = registry.blob("application/vnd.oci.image.config.v1+json", b"{}");
+        let layer = json!({
+            "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "digest": digest(b"elsewhere"), "size": 9, "urls": [url],
+        });
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+        registry.tag(
+            "zoo/evil",
+            "1",
+            OCI_MANIFEST,
+            manifest.to_string().as_bytes(),
+        );
+        refuses("elsewhere", &registry, &[], "layer outside of the registry");
+    }
+    assert_eq!(other.heard(), "");
+}
+
+#[test]
+fn redirects_to_another_host_port_or_scheme_carry_no_credentials() {
+    let other =
+        Recorder::start("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let registry = registry();
+    let port = registry.host().rsplit_once(':').unwrap().1.to_owned();
+    let places = [
+        ("port", format!("http://{}/stolen", other.host())),
+        ("scheme", format!("https://{}/stolen", other.host())),
+        // The registry itself under a name that has no credentials.
+        ("host", format!("http://localhost:{port}/stolen")),
+    ];
+    for (tag, _) in &places {
+        registry.image("zoo/evil", tag, &[Layer::gzip(&dpkg_tar(tag))]);
+    }
+    let blobs: Vec<(String, String)> = places
+        .iter()
+        .map(|(tag, to)| (Layer::gzip(&dpkg_tar(tag)).digest, to.clone()))
+        .collect();
+    registry.hook(move |request| {
+        if request.path == "/stolen" {
+            return Some(Response::status_error(404, "nothing to see"));
+        }
+        if request.header("authorization").is_none() {
+            let basic = "Basic realm=\"zoo\"";
+            return Some(
+                Response::status_error(401, "who are you").header("WWW-Authenticate", basic),
+            );
+        }
+        let to = blobs
+            .iter()
+            .find(|(digest, _)| request.path.ends_with(digest))?;
+        Some(Response::new(307).header("Location", to.1.clone()))
+    });
+    let place = place("redirects");
+    let ended = pass(&registry, &place, 3, &[]);
+    for (tag, _) in &places {
+        ended.says(&[
+            "error image failed",
+            &format!("zoo/evil:{tag} "),
+            "layer `sha256:",
+        ]);
+    }
+    let heard = other.heard();
+    assert!(heard.contains("GET /stolen HTTP/1.1"), "{heard}");
+    assert!(
+        !heard.to_ascii_lowercase().contains("authorization"),
+        "{heard}"
+    );
+    assert_no_secret(&heard);
+    let stolen: Vec<_> = registry
+        .requests()
+        .into_iter()
+        .filter(|seen| seen.target == "/stolen")
+        .collect();
+    assert!(!stolen.is_empty());
+    assert!(
+        stolen
+            .iter()
+            .all(|seen| seen.header("authorization").is_none()),
+        "{stolen:?}"
+    );
+}
+
+#[test]
+fn hosts_that_look_like_a_known_one_get_nothing() {
+    let registry = registry();
+    registry.hook(|request| {
+        let is_signed = request.header("authorization").is_some();
+        (!is_signed).then(|| {
+            Response::status_error(401, "who are you")
+                .header("WWW-Authenticate", "Basic realm=\"zoo\"")
+        })
+    });
+    let host = registry.host();
+    let auth = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    // A cloud's registry, the name with no port, another port, more and less of the name, another name of it.
+    let port = host.rsplit_once(':').unwrap().1;
+    let names = [
+        "123456789012.dkr.ecr.eu-west-1.amazonaws.com".to_owned(),
+        "https://index.docker.io/v1/".to_owned(),
+        "127.0.0.1".to_owned(),
+        "127.0.0.1:1".to_owned(),
+        format!("x{host}"),
+        format!("{host}0"),
+        format!("{host}.example"),
+        format!("{host}@registry.example"),
+        format!("localhost:{port}"),
+        format!("registry.example/{host}"),
+    ];
+    let entries: serde_json::Map<String, Value> = names
+        .iter()
+        .map(|name| (name.clone(), json!({"auth": auth})))
+        .collect();
+    let config = json!({"auths": entries}).to_string();
+    let place = Crowsnest::new("look-alikes");
+    std::fs::create_dir(format!("{}/.docker", place.home())).unwrap();
+    let place = place.home_file(".docker/config.json", &config);
+    let ended = place
+        .watch(&["--registry", &host, "--all-images"])
+        .with_code(1);
+    assert_bounded(&ended);
+    ended.says(&["crowsnest: ", "answered 401"]);
+    let requests = registry.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|seen| seen.header("authorization").is_none()),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn secrets_of_images_and_of_ours_are_in_no_output() {
+    const SECRET: &str = "hunter2-in-the-image";
+    let registry = registry();
+    let tar = dpkg_tar("secretive");
+    let layer = Layer::gzip(&tar);
+    registry.hold(&layer);
+    let config = json!({
+        "os": "linux", "architecture": "amd64", "author": SECRET,
+        "config": {
+            "Env": [format!("API_TOKEN={SECRET}"), format!("PASSWORD={SECRET}=={SECRET}")],
+            "Labels": {"token": SECRET}, "Cmd": ["login", SECRET], "Entrypoint": [SECRET],
+        },
+        "history": [{"created_by": format!("RUN curl -u x:{SECRET}"), "comment": SECRET}],
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
+    });
+    let config = registry.blob(
+        "application/vnd.oci.image.config.v1+json",
+        config.to_string().as_bytes(),
+    );
+    let manifest = json!({
+        "schemaVersion": 2, "config": config, "layers": [layer.descriptor()], "annotations": {"token": SECRET},
+    });
+    registry.tag(
+        "zoo/evil",
+        "1",
+        OCI_MANIFEST,
+        manifest.to_string().as_bytes(),
+    );
+    registry.hook(|request| {
+        // The server tells what it was sent.
+        if request.path.ends_with("zoo/evil/manifests/2")
+            || request.header("authorization").is_none()
+        {
+            return Some(
+                Response::status_error(401, "who are you")
+                    .header("WWW-Authenticate", "Basic realm=\"zoo\""),
+            );
+        }
+        None
+    });
+    let place = place("secrets");
+    for format in ["text", "json"] {
+        let ended = pass(&registry, &place, 0, &["--debug", "--log-format", format]);
+        assert!(!ended.stderr.contains(SECRET), "{}", ended.stderr);
+    }
+    assert_eq!(names(&place, "zoo/evil", "1"), ["secretive"]);
+    assert!(!shown(&place, Some("zoo/evil:1")).contains(SECRET));
+    for file in std::fs::read_dir(place.data()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains(SECRET) && !text.contains(PASSWORD));
+    }
+}
+
+#[test]
+fn token_answers_without_end_or_sense() {
+    let deep = "[".repeat(1_000_000);
+    let cases = [
+        (
+            "endless",
+            None,
+            "token answer is larger than the limit of 1048576 bytes",
+        ),
+        (
+            "deep",
+            Some(deep[..500_000].to_owned()),
+            "answered with something that is no token",
+        ),
+        (
+            "html",
+            Some("<html>".to_owned()),
+            "answered with something that is no token",
+        ),
+        ("empty", Some("{}".to_owned()), "answered without a token"),
+        (
+            "number",
+            Some("{\"token\":1}".to_owned()),
+            "answered with something that is no token",
+        ),
+    ];
+    for (name, answer, reason) in cases {
+        let registry = registry();
+        let realm = format!("{}/token", registry.url());
+        registry.hook(move |request| {
+            if request.path == "/token" {
+                return Some(match &answer {
+                    Some(text) => {
+                        Response::new(200).body("application/json", text.clone().into_bytes())
+                    }
+                    None => endless("application/json", "{\"token\":\"", "aaaaaaaaaaaa"),
+                });
+            }
+            let challenge = format!("Bearer realm=\"{realm}\"");
+            Some(Response::status_error(401, "who are you").header("WWW-Authenticate", challenge))
+        });
+        cannot_list(&format!("token-{name}"), &registry, &[reason]);
+    }
+}
+
+#[test]
+fn challenges_that_make_no_sense() {
+    let many = "Bearer x=1, ".repeat(3_000);
+    for (name, challenge) in [
+        ("none", String::new()),
+        ("words", "Bearer".to_owned()),
+        (
+            "unterminated",
+            "Bearer realm=\"http://127.0.0.1:1/token".to_owned(),
+        ),
+        ("commas", ",".repeat(30_000)),
+        ("equals", "=".repeat(30_000)),
+        (
+            "backslashes",
+            format!("Bearer realm=\"{}", "\\".repeat(30_000)),
+        ),
+        ("many", many),
+        (
+            "long",
+            format!("Bearer realm=\"http://127.0.0.1:1/{}\"", "t".repeat(30_000)),
+        ),
+        ("relative", "Bearer realm=\"/token\"".to_owned()),
+        ("unknown", "Negotiate, NTLM".to_owned()),
+        ("bytes", "Bearer realm=\"\u{e9}\u{202e}\"".to_owned()),
+    ] {
+        let registry = registry();
+        registry.hook(move |_| {
+            Some(
+                Response::status_error(401, "who are you")
+                    .header("WWW-Authenticate", challenge.clone()),
+            )
+        });
+        let ended = cannot_list(&format!("challenge-{name}"), &registry, &[]);
+        assert!(
+            ended.elapsed < Duration::from_secs(20),
+            "{name}: {:?}",
+            ended.elapsed
+        );
+    }
+}
+
+#[test]
+fn error_bodies_without_end() {
+    for (name, first, then) in [
+        ("message", "{\"errors\":[{\"message\":\"", "lorem ipsum "),
+        ("deep", "{\"errors\":", "["),
+        ("text", "<html>", "<p>"),
+    ] {
+        let registry = registry();
+        registry.image("zoo/evil", "1", &[]);
+        registry.hook(move |request| {
+            let is_it = request.path.contains("zoo/evil/manifests/sha256");
+            is_it.then(|| {
+                let mut response = endless("application/json", first, then);
+                response.status = 403;
+                response
+            })
+        });
+        fails(&format!("error-{name}"), &registry, &["answered 403"]);
+    }
 }

@@ -212,3 +212,148 @@ fn sizes_at_the_end_of_numbers() {
         ended.says(&["error image failed", &format!("zoo/evil:{tag}")]);
     }
 }
+
+#[test]
+fn compressions_that_are_not_read() {
+    let registry = registry();
+    // xz and lzma with a dictionary of 4 GiB; the first bytes of bzip2, lz4 and compress.
+    let cases: [(&str, &[u8], &str); 5] = [
+        (
+            "xz",
+            b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46\x02\0\x21\x01\x28\0\0\0",
+            "unsupported compression: xz",
+        ),
+        (
+            "lzma",
+            b"\x5d\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\0",
+            "unsupported compression: lzma",
+        ),
+        ("bzip2", b"BZh91AY&SY", "unsupported compression: bzip2"),
+        (
+            "lz4",
+            b"\x04\x22\x4d\x18\x64\x40\xa7",
+            "unsupported compression: lz4",
+        ),
+        (
+            "compress",
+            b"\x1f\x9d\x90\x61",
+            "unsupported compression: compress",
+        ),
+    ];
+    for (tag, head, _) in &cases {
+        let blob = [head, &[0; 2_000][..]].concat();
+        registry.image("zoo/evil", tag, &[Layer::stored(GZIP, blob, b"")]);
+    }
+    let place = place("compressions");
+    let ended = pass(&registry, &place, 3, &[]);
+    for (tag, _, reason) in cases {
+        ended.says(&[
+            "error image failed",
+            &format!("zoo/evil:{tag} "),
+            "layer `sha256:",
+            reason,
+        ]);
+    }
+}
+
+#[test]
+fn compressed_bytes_that_are_damaged() {
+    const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let registry = registry();
+    let tar = dpkg_tar("evil");
+    let good = gzip(&tar);
+    let frame = zstd::encode_all(&tar[..], 1).unwrap();
+    let mut header = gzip(b"");
+    header[3] = 8;
+    let mut length = good.clone();
+    let end = length.len() - 4;
+    length[end..].copy_from_slice(&[0xff; 4]);
+    let mut reserved = good.clone();
+    reserved[3] = 0xe0;
+    let cut = |bytes: &[u8]| bytes[..bytes.len() / 2].to_vec();
+    let cases = [
+        (
+            "header",
+            GZIP,
+            cut(&good[..12]),
+            "gzip: it ends inside a header or trailer",
+        ),
+        (
+            "trailer",
+            GZIP,
+            good[..good.len() - 2].to_vec(),
+            "gzip: it ends inside a header or trailer",
+        ),
+        (
+            "behind",
+            GZIP,
+            [&good[..], b"<html>not found</html>"].concat(),
+            "gzip: no gzip header where one is due",
+        ),
+        (
+            "reserved",
+            GZIP,
+            reserved,
+            "gzip: no gzip header where one is due",
+        ),
+        (
+            "length",
+            GZIP,
+            length,
+            "gzip: the length in the trailer is wrong",
+        ),
+        (
+            "invalid",
+            GZIP,
+            [&good[..10], &[0xff; 100]].concat(),
+            "gzip: the deflate data is invalid",
+        ),
+        ("zstd-cut", ZSTD, cut(&frame), "zstd: "),
+        ("zstd-header", ZSTD, frame[..5].to_vec(), "zstd: "),
+        (
+            "zstd-block",
+            ZSTD,
+            [&frame[..6], &[0xff; 300]].concat(),
+            "zstd: ",
+        ),
+        (
+            "zstd-behind",
+            ZSTD,
+            [&frame[..], &[0xff; 30]].concat(),
+            "zstd: ",
+        ),
+        ("twice", GZIP, gzip(&gzip(&[0; 1 << 20])), "tar: "),
+        (
+            "page",
+            GZIP,
+            b"<html>".repeat(100),
+            "tar: bad header checksum",
+        ),
+    ];
+    for (tag, media_type, blob, _) in &cases {
+        registry.image(
+            "zoo/evil",
+            tag,
+            &[Layer::stored(media_type, blob.clone(), &tar)],
+        );
+    }
+    // A name in the header that never ends is over a limit, and no damage.
+    let name = [&header[..10], &[b'n'; 1 << 17]].concat();
+    registry.image("zoo/evil", "name", &[Layer::stored(GZIP, name, &tar)]);
+    let place = place("damaged");
+    let ended = pass(&registry, &place, 3, &[]);
+    for (tag, _, _, reason) in &cases {
+        ended.says(&[
+            "error image failed",
+            &format!("zoo/evil:{tag} "),
+            "layer `sha256:",
+            reason,
+        ]);
+    }
+    ended.says(&[
+        "warn layer is not read",
+        "zoo/evil",
+        "a gzip header is larger than the limit of 65536 bytes",
+    ]);
+    assert_eq!(ended.total("failed"), cases.len() as u64);
+}

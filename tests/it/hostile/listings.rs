@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-use super::{assert_bounded, cannot_list, endless, pass, place, registry};
+use super::{assert_bounded, cannot_list, endless, pass, place, registry, shown};
 use crate::emulator::message::Response;
 use crate::fake_registry::Recorder;
 
@@ -130,4 +130,97 @@ fn a_head_of_an_answer_without_end() {
         .with_code(1);
     assert_bounded(&ended);
     ended.says(&["crowsnest: ", &registry.host()]);
+}
+
+#[test]
+fn listings_a_million_deep() {
+    for (name, path, text) in [
+        ("brackets", "/_catalog", "[".repeat(1_000_000)),
+        (
+            "names",
+            "/_catalog",
+            format!("{{\"repositories\":{}", "[".repeat(1_000_000)),
+        ),
+        (
+            "unknown",
+            "/_catalog",
+            format!("{{\"x\":{}", "[".repeat(1_000_000)),
+        ),
+    ] {
+        let registry = registry();
+        registry.hook(move |request| {
+            let is_it = request.path.ends_with(path);
+            is_it.then(|| Response::new(200).body("application/json", text.clone().into_bytes()))
+        });
+        cannot_list(&format!("deep-{name}"), &registry, &["listing the catalog"]);
+    }
+    let registry = registry();
+    registry.image("zoo/evil", "1", &[]);
+    registry.hook(|request| {
+        let text = format!("{{\"tags\":{}", "[".repeat(1_000_000));
+        let is_it = request.path.ends_with("zoo/evil/tags/list");
+        is_it.then(|| Response::new(200).body("application/json", text.into_bytes()))
+    });
+    let ended = pass(&registry, &place("deep-tags"), 3, &[]);
+    ended.says(&["zoo/evil", "listing the tags"]);
+}
+
+/// What is no name of a repository or tag, and one that is.
+fn odd_names(good: &str) -> Vec<String> {
+    let long = "n".repeat(1 << 20);
+    [
+        "../../etc",
+        "zoo/../../x",
+        "http://169.254.169.254/x",
+        "good?x=",
+        "good#",
+        "good\0",
+        "\u{202e}doog",
+        "\u{1b}[2J\r\n::set-output name=x::y",
+        &long,
+        "",
+        good,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+#[test]
+fn names_that_are_paths_or_orders() {
+    for (kind, what) in [
+        ("repositories", "is not a repository name"),
+        ("tags", "is not a tag"),
+    ] {
+        let registry = registry();
+        registry.hook(move |request| {
+            let is_tags = request.path.ends_with("/tags/list");
+            if kind == "tags" && is_tags {
+                return Some(Response::json(
+                    200,
+                    &json!({"name": "x", "tags": odd_names("1")}),
+                ));
+            }
+            let is_it = kind != "tags" && request.path.ends_with("/_catalog");
+            is_it.then(|| Response::json(200, &json!({"repositories": odd_names("zoo/good")})))
+        });
+        let place = place(kind);
+        let ended = pass(&registry, &place, 0, &[]);
+        for name in [
+            "`../../etc`",
+            "`http://169.254.169.254/x`",
+            "`good\\x00`",
+            "`\\u{202e}doog`",
+            "`\\x1b[2J\\r\\n::set-output name=x::y`",
+            "n…n",
+        ] {
+            ended.says(&["left out of the listing", name, what]);
+        }
+        for seen in registry.requests() {
+            let target = seen.target.as_str();
+            let is_known =
+                target.starts_with("/v2/zoo/good/") || target.starts_with("/v2/_catalog?");
+            assert!(is_known || target == "/v2/", "{target}");
+        }
+        shown(&place, Some("zoo/good:1"));
+    }
 }

@@ -31,6 +31,8 @@ const MEMORY_KIB: u64 = if cfg!(debug_assertions) {
 const QUICK: Duration = Duration::from_secs(60);
 const USER: &str = "crow";
 const PASSWORD: &str = "s3cret-Passw0rd";
+/// No line on stderr is longer: one clear line can be read.
+const LINE_BYTES: usize = 4_096;
 /// More than anybody will read.
 const ENDLESS: u64 = 1 << 40;
 
@@ -74,6 +76,53 @@ fn assert_bounded(ended: &Ended) {
     assert!(*peak_kib < MEMORY_KIB, "{peak_kib} KiB of memory\n{stderr}");
     assert!(*elapsed < QUICK, "{elapsed:?}\n{stderr}");
     assert_no_secret(stderr);
+    assert_harmless(stderr);
+    let longest = stderr.lines().map(str::len).max();
+    assert!(longest < Some(LINE_BYTES), "a line of {longest:?} bytes");
+}
+
+/// Nothing but line ends that a terminal would act on or hide, and no line that a CI system takes for a command.
+#[track_caller]
+fn assert_harmless(text: &str) {
+    let acts = |c: char| {
+        c.is_control() && c != '\n'
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if let Some(at) = text.find(acts) {
+        let from = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let line = text[from..].lines().next().unwrap_or("");
+        panic!("raw in the output: {:?}", &line[..line.len().min(500)]);
+    }
+    let commands = text.lines().filter(|line| line.starts_with("::"));
+    assert_eq!(commands.collect::<Vec<_>>(), [""; 0]);
+}
+
+/// What the commands that only show print of this store, in all formats; `image` is shown as an SBOM too.
+#[track_caller]
+fn shown(place: &Crowsnest, image: Option<&str>) -> String {
+    let mut runs = vec![
+        ("images", vec!["--all", "--format", "table"]),
+        ("images", vec!["--all", "--format", "csv"]),
+        ("images", vec!["--all", "--format", "json"]),
+        ("status", vec!["--format", "table"]),
+        ("status", vec!["--format", "json"]),
+    ];
+    if let Some(image) = image {
+        runs.push(("sbom", vec![image, "--format", "list"]));
+        runs.push(("sbom", vec![image, "--format", "json"]));
+    }
+    let mut all = String::new();
+    for (name, arguments) in runs {
+        let (code, text) = place.run(name, &arguments);
+        assert_eq!(code, Some(0), "{name} {arguments:?}: {text}");
+        assert_harmless(&text);
+        assert_no_secret(&text);
+        if arguments.contains(&"json") {
+            serde_json::from_str::<Value>(&text).expect("it is JSON");
+        }
+        all.push_str(&text);
+    }
+    all
 }
 
 #[track_caller]
