@@ -390,3 +390,35 @@ fn contents_of_entries_that_have_none_are_entries() {
         );
     }
 }
+
+#[test]
+fn headers_without_end() {
+    let mut map = tar_header("x", b'S', 0);
+    map[482] = 1;
+    map[148..156].fill(b' ');
+    let sum: u64 = map.iter().map(|&byte| u64::from(byte)).sum();
+    map[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut more = vec![0; 512];
+    more[504] = 1;
+    let name = tar_file("x", b"name");
+    let long = [&tar_header("x", b'L', 4)[..], &name[512..]].concat();
+    for (tag, first, piece) in [
+        ("sparse", map, more),
+        ("pax", Vec::new(), tar_pax("path", "x")),
+        ("long", Vec::new(), long),
+    ] {
+        let registry = registry();
+        registry.image(
+            "zoo/evil",
+            "1",
+            &[endless_layer(tag, &first, &piece.repeat(1_000))],
+        );
+        let limit = "the layer's tar is larger than the limit of 20971520 bytes";
+        refuses(
+            &format!("endless-{tag}"),
+            &registry,
+            &["--max-layer-size", "20M"],
+            limit,
+        );
+    }
+}
