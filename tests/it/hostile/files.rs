@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{assert_harmless, pass, place, registry, shown};
+use super::{assert_harmless, names, pass, place, registry, shown};
 use crate::fake_registry::{GZIP, Layer, OCI_MANIFEST, gzip, tar, tar_file, tar_header, tar_pax};
 
 #[test]
@@ -217,7 +217,7 @@ fn databases_that_are_odd() {
 #[test]
 fn package_files_a_million_deep() {
     let path = "app/node_modules/x/package.json";
-    let deep = "recursion limit exceeded";
+    let deep = "EOF while parsing";
     are_read(
         "deep-files",
         &[
@@ -257,13 +257,37 @@ fn package_files_a_million_deep() {
             (
                 "wide",
                 path,
+                [
+                    br#"{"name":"a","version":"1","license":[1"#,
+                    &b",1".repeat(2_050_000)[..],
+                    b"]}",
+                ]
+                .concat(),
+                &["a"],
+                &[],
+            ),
+            (
+                "licenses",
+                path,
                 format!(
-                    "{{\"name\":\"a\",\"version\":\"1\",\"license\":[{}1]}}",
-                    "1,".repeat(1_000_000)
+                    r#"{{"name":"a","version":"1","license":["x"{}]}}"#,
+                    numbered(400_000, |n| format!(",\"{n:x}\""))
                 )
                 .into_bytes(),
                 &["a"],
+                &["more than the limit of 100 licenses; the rest is left out"],
+            ),
+            (
+                "names",
+                path,
+                [
+                    br#"{"version":"1","name":[1"#,
+                    &b",1".repeat(2_050_000)[..],
+                    b"]}",
+                ]
+                .concat(),
                 &[],
+                &["the name is not a string"],
             ),
         ],
     );
@@ -317,4 +341,35 @@ fn a_layer_of_nothing_but_problems() {
 
 fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+fn numbered(n: u32, each: impl Fn(u32) -> String) -> String {
+    (0..n).map(each).collect()
+}
+
+#[test]
+fn databases_of_very_many_packages() {
+    let apk = numbered(1_000_000, |n| format!("P:{n:x}\nV:1\n\n"));
+    let dpkg = numbered(280_000, |n| {
+        format!("Package: p{n:x}\nStatus: install ok installed\nVersion: 1\n\n")
+    });
+    for (tag, path, text) in [
+        ("apk", "lib/apk/db/installed", apk),
+        ("dpkg", "var/lib/dpkg/status", dpkg),
+    ] {
+        assert!(text.len() < 16 << 20, "{}", text.len());
+        let registry = registry();
+        registry.image(
+            "zoo/evil",
+            "1",
+            &[Layer::gzip(&tar(&[tar_file(path, text.as_bytes())]))],
+        );
+        let place = place(&format!("many-{tag}"));
+        let ended = pass(&registry, &place, 0, &[]);
+        assert_eq!(ended.total("incomplete"), 1);
+        assert_eq!(names(&place, "zoo/evil", "1").len(), 20_000);
+        let (_, text) = place.run("sbom", &["zoo/evil:1"]);
+        let problem = "more than the limit of 20000 packages in this file; the rest is left out";
+        assert!(text.contains(problem), "{}", &text[..2_000]);
+    }
 }

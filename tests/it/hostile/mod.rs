@@ -60,15 +60,21 @@
 //! | containerd CVE-2023-25153 | an index without end | `an_index_without_end` |
 //! | containerd CVE-2023-25153 | a configuration of a gigabyte | `a_configuration_without_end` |
 //! | containerd CVE-2023-25153 | documents of a gigabyte in an archive of images | `documents_without_end_stop_at_their_limit` |
+//! | containerd CVE-2023-25153 | a manifest of 300,000 layers, or an index of as many manifests | `documents_of_a_million_small_things` |
+//! | containerd CVE-2023-25153 | a million urls, annotations, variables, labels or diff ids | `documents_of_a_million_small_things` |
+//! | containerd CVE-2023-25153 | words of megabytes in a manifest or configuration | `documents_with_very_long_words` |
 //! | containerd GHSA-5j5w-g665-5m35 | `manifests` and `layers` in one document | `documents_that_are_no_manifests` |
 //! | distribution GHSA-qq97-vm5h-rrhg | a `mediaType` that is not the server's | `documents_that_are_no_manifests` |
 //! | containerd CVE-2026-47262 | a `status` that is far too large | `databases_of_a_hundred_and_fifty_megabytes` |
 //! | containerd CVE-2026-47262 | an `installed` that is far too large | `databases_of_a_hundred_and_fifty_megabytes` |
 //! | containerd CVE-2026-47262 | an `os-release` that is far too large | `databases_of_a_hundred_and_fifty_megabytes` |
 //! | containerd CVE-2026-47262 | an `/etc/passwd` that is far too large | `databases_of_a_hundred_and_fifty_megabytes` |
+//! | containerd CVE-2026-47262 | a `status` and an `installed` of a million packages | `databases_of_very_many_packages` |
+//! | containerd CVE-2026-47262 | a database of nothing but mistakes | `a_file_of_nothing_but_mistakes` |
 //! | cosign CVE-2024-29902 | indexes that fan out to a million manifests | `an_index_of_indexes_of_indexes` |
 //! | go archive/tar CVE-2022-2879 | pax headers and long names of a gigabyte | `a_pax_header_of_a_gigabyte` |
 //! | go archive/tar CVE-2025-58183 | an old GNU sparse map that never ends | `headers_without_end` |
+//! | go archive/tar CVE-2022-2879 | pax headers and long names with no entry behind them, for ever | `headers_without_end` |
 //! | go archive/tar CVE-2026-32288 | sparse files of GNU, old and new | `sparse_files_of_eight_exbibytes` |
 //! | go archive/tar CVE-2026-32288 | a file of 8 EiB | `sparse_files_of_eight_exbibytes` |
 //! | xz CVE-2025-58058 | xz and lzma with giant dictionaries | `compressions_that_are_not_read` |
@@ -96,6 +102,7 @@
 //! | harbor CVE-2024-22261 | SQL in the name of a package | `databases_that_are_odd` |
 
 mod archives;
+mod configurations;
 mod connections;
 mod files;
 mod hosts;
@@ -103,6 +110,7 @@ mod layers;
 mod listings;
 mod manifests;
 mod text;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
