@@ -12,6 +12,10 @@ use std::time::Duration;
 
 use crate::printable::printable;
 
+/// Bytes of a message, and of each context: of a longer one the middle is left out, where a name from outside
+/// stands that nobody could read, and three dots stand for it.
+const MESSAGE_BYTES: usize = 800;
+
 /// What the caller should do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -48,7 +52,7 @@ impl Error {
     pub(crate) fn new(kind: Kind, message: impl fmt::Display) -> Self {
         Error(Box::new(Inner {
             kind,
-            message: printable(&message.to_string()).into_owned(),
+            message: one_line(message),
             contexts: Vec::new(),
             hint: None,
             retry_after: None,
@@ -74,9 +78,7 @@ impl Error {
 
     /// Adds what we were doing; the last one added is printed first.
     pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
-        self.0
-            .contexts
-            .push(printable(&doing.to_string()).into_owned());
+        self.0.contexts.push(one_line(doing));
         self
     }
 
@@ -120,6 +122,60 @@ impl Error {
     pub(crate) fn status(&self) -> Option<u16> {
         self.0.status
     }
+}
+
+/// The text in one printable line, its beginning and its end when it is over [`MESSAGE_BYTES`].
+fn one_line(text: impl fmt::Display) -> String {
+    let mut ends = Ends::default();
+    // Only a text's own `fmt` could fail, and what it wrote before is there.
+    let _ = fmt::write(&mut ends, format_args!("{text}"));
+    let dots = if ends.is_cut { "…" } else { "" };
+    printable(&format!("{}{dots}{}", ends.head, ends.tail)).into_owned()
+}
+
+/// Keeps the first and the last bytes of what is written, so that a text of megabytes is never whole in memory.
+#[derive(Default)]
+struct Ends {
+    head: String,
+    tail: String,
+    is_cut: bool,
+}
+
+impl fmt::Write for Ends {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let half = MESSAGE_BYTES / 2;
+        let mut room = match self.tail.is_empty() {
+            true => text.len().min(half.saturating_sub(self.head.len())),
+            false => 0,
+        };
+        while !text.is_char_boundary(room) {
+            room -= 1;
+        }
+        let (head, rest) = text.split_at(room);
+        self.head.push_str(head);
+        self.push_tail(rest, half);
+        Ok(())
+    }
+}
+
+impl Ends {
+    /// Appends to the tail and cuts it to its last `half` bytes.
+    fn push_tail(&mut self, text: &str, half: usize) {
+        let from = boundary_behind(text, text.len().saturating_sub(half));
+        let over = (self.tail.len() + text.len() - from).saturating_sub(half);
+        self.is_cut |= from > 0 || over > 0;
+        let over = boundary_behind(&self.tail, over.min(self.tail.len()));
+        self.tail.drain(..over);
+        self.tail.push_str(&text[from..]);
+    }
+}
+
+/// The first place at or behind `at` where a character begins or `text` ends.
+fn boundary_behind(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    at
 }
 
 impl fmt::Display for Error {
@@ -185,6 +241,42 @@ mod tests {
         let there: std::io::Error = Error::skip("gone").hint("look").into();
         let back = from_io(Kind::Retry, there);
         assert_eq!((back.kind(), back.hint_text()), (Kind::Skip, Some("look")));
+    }
+
+    #[test]
+    fn of_a_long_text_both_ends_are_kept() {
+        let half = MESSAGE_BYTES / 2;
+        for c in ["x", "é", "\u{10ffff}"] {
+            let long = c.repeat(3 << 20);
+            for message in [
+                Error::skip(format_args!("`{long}` is not a digest: no `:`")),
+                Error::skip(format_args!("`{}{}` is not a digest: no `:`", &long, "é")),
+                Error::skip("x").context(format_args!("`{long}` is not a digest: no `:`")),
+            ] {
+                let text = message.to_string();
+                assert!(text.starts_with(&format!("`{c}{c}")), "{text}");
+                assert!(text.contains('…'), "{text}");
+                assert!(text.contains("` is not a digest: no `:`"), "{text}");
+                assert!(text.len() <= 8 * MESSAGE_BYTES, "{}", text.len());
+            }
+        }
+        // Byte by byte, and at the edge.
+        struct Bytes(usize);
+        impl fmt::Display for Bytes {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (0..self.0).try_for_each(|n| write!(f, "{}", n % 10))
+            }
+        }
+        for n in [0, 1, half - 1, half, half + 1, 2 * half - 1, 2 * half] {
+            let whole: String = (0..n).map(|n| (n % 10).to_string()).collect();
+            assert_eq!(Error::skip(Bytes(n)).to_string(), whole);
+            assert_eq!(Error::skip(&whole).to_string(), whole);
+        }
+        let cut = Error::skip(Bytes(2 * half + 1)).to_string();
+        assert_eq!(
+            (cut.chars().count(), cut.matches('…').count()),
+            (2 * half + 1, 1)
+        );
     }
 
     #[test]

@@ -26,6 +26,11 @@ pub(crate) const AQL_BYTES: u64 = 8 << 30;
 pub(crate) const ERROR_BODY_BYTES: u64 = 64 << 10;
 /// Bytes of a token answer.
 pub(crate) const TOKEN_BYTES: u64 = 1 << 20;
+/// Bytes of a word in a manifest or configuration: a media type (which RFC 6838 ends at 255), a platform, a user,
+/// a time.
+pub(crate) const WORD_BYTES: usize = 1_024;
+/// Variables, and labels, of one image configuration; real ones have some dozens.
+pub(crate) const CONFIG_NAMES: usize = 10_000;
 /// Layers of one image. Docker stops at 127; some builders make more.
 pub(crate) const LAYERS: usize = 1_000;
 /// Manifests named by one index.
@@ -69,6 +74,10 @@ pub(crate) const IMAGE_EVIDENCE_BYTES: usize = 32 << 20;
 pub(crate) const EVIDENCE_FILES: usize = 100_000;
 /// Bytes of one evidence file, whatever an ecosystem asks for: a dpkg status of 3,000 packages has 4 MiB.
 pub(crate) const EVIDENCE_FILE_BYTES: u64 = 16 << 20;
+/// Packages of one evidence file; the largest systems have 6,000.
+pub(crate) const PACKAGES: usize = 20_000;
+/// Licenses of one package.
+pub(crate) const LICENSES: usize = 100;
 /// Bytes of a package's name or version. npm stops at 214; Go module paths are the longest seen, below 200.
 pub(crate) const FIELD_BYTES: usize = 1_024;
 /// Bytes of one npm `package.json`; the largest real ones list some thousand files and stay below 1 MiB.
@@ -143,6 +152,14 @@ pub(crate) fn over(what: &str, cap: u64) -> Error {
         Kind::Limit,
         format_args!("{what} is larger than the limit of {cap} bytes"),
     )
+}
+
+/// Errors (`Limit`) when the word of a document is over [`WORD_BYTES`].
+pub(crate) fn check_word(what: &str, word: &str) -> Result<()> {
+    if word.len() > WORD_BYTES {
+        return Err(over(what, WORD_BYTES as u64));
+    }
+    Ok(())
 }
 
 /// Reads all of `reader`, at most `cap` bytes. Errors of kind `Limit` when there is more, else `Retry`.

@@ -405,4 +405,87 @@ mod tests {
         auth.note(new, |state| state.refusals = MAX_REFUSALS);
         assert!(auth.may_send().is_err());
     }
+
+    #[test]
+    fn realms_that_are_plain_or_internal_are_not_asked() {
+        for (registry, realm, gets_credentials, wrong) in [
+            ("https://r.example/", "https://r.example/token", true, ""),
+            ("https://r.example/", "https://auth.example/token", true, ""),
+            (
+                "https://r.example/",
+                "https://r.example.evil/token",
+                false,
+                "",
+            ),
+            (
+                "https://r.example/",
+                "https://r.example:8443/token",
+                false,
+                "",
+            ),
+            (
+                "https://r.example/",
+                "http://r.example/token",
+                false,
+                "is plain HTTP",
+            ),
+            (
+                "https://r.example/",
+                "http://auth.example/token",
+                true,
+                "is plain HTTP",
+            ),
+            (
+                "https://r.example/",
+                "https://127.0.0.1/token",
+                false,
+                "is an internal address",
+            ),
+            (
+                "https://r.example/",
+                "https://169.254.169.254/x",
+                false,
+                "is an internal address",
+            ),
+            (
+                "https://r.example/",
+                "https://[::ffff:169.254.169.254]/x",
+                false,
+                "is an internal address",
+            ),
+            (
+                "http://127.0.0.1:5000/",
+                "http://169.254.169.254/x",
+                false,
+                "is an internal address",
+            ),
+            (
+                "http://127.0.0.1:5000/",
+                "http://127.0.0.1:6000/token",
+                false,
+                "",
+            ),
+        ] {
+            let origin = registry.parse::<Url>().unwrap().origin();
+            let access = Access {
+                credential: Box::new(|| Ok(Credential::Anonymous)),
+                preemptive: Preemptive::No,
+                token_realms: vec!["auth.example".to_owned()],
+            };
+            let auth = Auth::new(origin, access);
+            let url: Url = realm.parse().unwrap();
+            assert_eq!(
+                auth.may_get_credentials(&url.origin()),
+                gets_credentials,
+                "{realm}"
+            );
+            match auth.check_realm(&url) {
+                Ok(()) => assert_eq!(wrong, "", "{realm}"),
+                Err(err) => {
+                    let text = err.to_string();
+                    assert!(!wrong.is_empty() && text.contains(wrong), "{text}");
+                }
+            }
+        }
+    }
 }

@@ -110,7 +110,7 @@ fn finish(entry: Entry<'_>, found: &mut Found) {
             .into_iter()
             .collect(),
     };
-    found.packages.push(package);
+    found.package(package);
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ fn finish(stanza: Stanza<'_>, found: &mut Found) {
         }
         source
     });
-    found.packages.push(Package {
+    found.package(Package {
         kind: "deb",
         namespace: None,
         name: name.to_owned(),

@@ -5,11 +5,28 @@
 use crate::ecosystem::Found;
 use crate::limit;
 use crate::printable::printable;
+use crate::sbom::Package;
 
 /// Characters of a value from outside that a problem shows.
 const SHOWN_CHARS: usize = 80;
 
 impl Found {
+    /// Adds a package. Past [`limit::PACKAGES`] they are left out, and a problem says so: a file of the shortest
+    /// entries must not take a multiple of its size.
+    pub(super) fn package(&mut self, package: Package) {
+        if self.packages.len() < limit::PACKAGES {
+            return self.packages.push(package);
+        }
+        let message = format!(
+            "more than the limit of {} packages in this file; the rest is left out",
+            limit::PACKAGES
+        );
+        if !self.problems.contains(&message) {
+            // Not by `problem`, which may have its fill.
+            self.problems.push(message);
+        }
+    }
+
     /// Adds a problem. Past [`limit::PROBLEMS`] they are left out, and one last line says so: a file of
     /// nothing but mistakes must not fill the memory with messages.
     pub(super) fn problem(&mut self, message: String) {

@@ -7,10 +7,10 @@
 //! *Invariant:* lock files and the `package.json` of a project are not read, as they tell what was asked for
 //! and not what is there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::field::{license, name_and_version, shown, without_bom};
 use super::{Candidate, Ecosystem, Found, Want};
@@ -52,11 +52,146 @@ fn is_of_package(path: &str) -> bool {
 /// built on `JSON.parse`, and a derived reader would refuse the file.
 #[derive(Default)]
 struct Manifest {
-    name: Option<Value>,
-    version: Option<Value>,
-    license: Option<Value>,
+    name: Option<Text>,
+    version: Option<Text>,
+    license: Option<Licenses>,
     /// The form of before npm 2.
-    licenses: Option<Value>,
+    licenses: Option<Licenses>,
+}
+
+/// A string, or that there is something else: a list of a million numbers is not held.
+enum Text {
+    String(String),
+    Other,
+}
+
+/// `"MIT"`, `{"type": "MIT", "url": …}`, or a list of these. Other shapes say nothing of a license.
+#[derive(Default)]
+struct Licenses {
+    names: BTreeSet<String>,
+    /// Whether there are more than [`limit::LICENSES`], and those left out.
+    has_more: bool,
+}
+
+impl Licenses {
+    fn add(&mut self, name: Option<String>) {
+        let Some(name) = name else { return };
+        if self.names.len() < limit::LICENSES || self.names.contains(&name) {
+            self.names.insert(name);
+        } else {
+            self.has_more = true;
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let shape = deserializer.deserialize_any(Shapes { list_too: false })?;
+        Ok(shape.string.map_or(Text::Other, Text::String))
+    }
+}
+
+impl<'de> Deserialize<'de> for Licenses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let shape = deserializer.deserialize_any(Shapes { list_too: true })?;
+        let own = shape.license();
+        let mut licenses = shape.list;
+        licenses.add(own);
+        Ok(licenses)
+    }
+}
+
+/// What a value of any shape holds of a text or a license.
+#[derive(Default)]
+struct Shape {
+    string: Option<String>,
+    /// The string at `type` of an object.
+    kind: Option<String>,
+    list: Licenses,
+}
+
+impl Shape {
+    fn license(&self) -> Option<String> {
+        let text = self.string.as_ref().or(self.kind.as_ref())?;
+        license(text.as_bytes(), limit::FIELD_BYTES)
+    }
+}
+
+/// An element of a list of licenses.
+struct Element(Shape);
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(Shapes { list_too: false })
+            .map(Element)
+    }
+}
+
+/// Reads a value of any shape; of lists the licenses, if `list_too`.
+struct Shapes {
+    list_too: bool,
+}
+
+impl<'de> Visitor<'de> for Shapes {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
+        Ok(Shape::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+        Ok(Shape::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+        Ok(Shape::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+        Ok(Shape::default())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
+        Ok(Shape {
+            string: Some(text.to_owned()),
+            ..Shape::default()
+        })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
+        let mut shape = Shape::default();
+        if self.list_too {
+            while let Some(Element(element)) = list.next_element()? {
+                shape.list.add(element.license());
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(shape)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+        let mut shape = Shape::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "type" {
+                shape.kind = match map.next_value()? {
+                    Text::String(text) => Some(text),
+                    Text::Other => None,
+                };
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(shape)
+    }
 }
 
 impl<'de> Deserialize<'de> for Manifest {
@@ -72,17 +207,13 @@ impl<'de> Deserialize<'de> for Manifest {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Manifest, A::Error> {
                 let mut manifest = Manifest::default();
                 while let Some(key) = map.next_key::<String>()? {
-                    let field = match key.as_str() {
-                        "name" => &mut manifest.name,
-                        "version" => &mut manifest.version,
-                        "license" => &mut manifest.license,
-                        "licenses" => &mut manifest.licenses,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    *field = map.next_value()?;
+                    match key.as_str() {
+                        "name" => manifest.name = map.next_value()?,
+                        "version" => manifest.version = map.next_value()?,
+                        "license" => manifest.license = map.next_value()?,
+                        "licenses" => manifest.licenses = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
                 }
                 Ok(manifest)
             }
@@ -124,45 +255,41 @@ fn parse(bytes: &[u8], found: &mut Found) {
         ));
         return;
     }
-    let mut licenses = Vec::new();
-    collect_licenses(manifest.license.as_ref(), &mut licenses);
-    collect_licenses(manifest.licenses.as_ref(), &mut licenses);
-    licenses.sort();
-    licenses.dedup();
-    found.packages.push(Package {
+    let mut licenses = manifest.license.unwrap_or_default();
+    if let Some(others) = manifest.licenses {
+        licenses.has_more |= others.has_more;
+        others
+            .names
+            .into_iter()
+            .for_each(|name| licenses.add(Some(name)));
+    }
+    if licenses.has_more {
+        found.problem(format!(
+            "more than the limit of {} licenses; the rest is left out",
+            limit::LICENSES
+        ));
+    }
+    found.package(Package {
         kind: "npm",
         namespace: namespace.map(str::to_owned),
         name: name.to_owned(),
         version: version.to_owned(),
         architecture: None,
         source: None,
-        licenses,
+        licenses: licenses.names.into_iter().collect(),
     });
 }
 
 /// The bytes of a string, `Some(None)` when it is absent. `None` and a problem when it is something else.
 #[expect(clippy::option_option, reason = "absent and wrong are told apart")]
-fn text<'a>(value: Option<&'a Value>, what: &str, found: &mut Found) -> Option<Option<&'a [u8]>> {
+fn text<'a>(value: Option<&'a Text>, what: &str, found: &mut Found) -> Option<Option<&'a [u8]>> {
     match value {
         None => Some(None),
-        Some(Value::String(text)) => Some(Some(text.as_bytes())),
-        Some(_) => {
+        Some(Text::String(text)) => Some(Some(text.as_bytes())),
+        Some(Text::Other) => {
             found.problem(format!("the {what} is not a string"));
             None
         }
-    }
-}
-
-/// `"MIT"`, `{"type": "MIT", "url": …}`, or a list of these. Other shapes say nothing of a license.
-fn collect_licenses(value: Option<&Value>, licenses: &mut Vec<String>) {
-    let one = |value: &Value| {
-        let text = value.get("type").unwrap_or(value).as_str()?;
-        license(text.as_bytes(), limit::FIELD_BYTES)
-    };
-    match value {
-        Some(Value::Array(values)) => licenses.extend(values.iter().filter_map(one)),
-        Some(value) => licenses.extend(one(value)),
-        None => {}
     }
 }
 

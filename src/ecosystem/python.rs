@@ -58,7 +58,7 @@ fn parse(bytes: &[u8], found: &mut Found) {
     let Some((name, version)) = name_and_version(headers.name, headers.version, found) else {
         return;
     };
-    found.packages.push(Package {
+    found.package(Package {
         kind: "pypi",
         namespace: None,
         name: normalized(name),

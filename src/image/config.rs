@@ -3,10 +3,9 @@
 //!
 //! *Invariant:* values of environment variables and labels are not taken: they hold secrets. Their names are.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
+use super::counted::{Counted, CountedKeys};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Platform};
 use crate::limit;
@@ -43,33 +42,28 @@ struct WireConfig {
     #[serde(rename = "User")]
     user: Option<String>,
     #[serde(rename = "Env")]
-    env: Option<Vec<String>>,
+    env: Option<Counted<String, { limit::CONFIG_NAMES }>>,
     #[serde(rename = "Labels")]
-    labels: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    labels: Option<CountedKeys<{ limit::CONFIG_NAMES }>>,
 }
 
 #[derive(Deserialize)]
 struct RootFs {
     #[serde(default)]
-    diff_ids: Vec<String>,
+    diff_ids: Counted<String, { limit::LAYERS }>,
 }
 
 impl Config {
-    /// Errors (`Skip`) when `bytes` are not an image configuration.
+    /// Errors: `Skip` when `bytes` are not an image configuration, `Limit` for words over [`limit::WORD_BYTES`]
+    /// and lists over theirs.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Config> {
         let wire: Wire = serde_json::from_slice(bytes)
             .map_err(|err| Error::skip(format_args!("not an image configuration: {err}")))?;
         let diff_ids = wire
             .rootfs
             .map(|rootfs| rootfs.diff_ids)
-            .unwrap_or_default();
-        if diff_ids.len() > limit::LAYERS {
-            return Err(Error::skip(format_args!(
-                "{} layers are over the limit of {}",
-                diff_ids.len(),
-                limit::LAYERS
-            )));
-        }
+            .unwrap_or_default()
+            .all(|n, max| format!("{n} layers are over the limit of {max}"))?;
         let or_unknown = |text: String| {
             if text.is_empty() {
                 "unknown".to_owned()
@@ -84,19 +78,28 @@ impl Config {
                 inner.env.unwrap_or_default(),
                 inner.labels.unwrap_or_default(),
             ),
-            None => (None, Vec::new(), BTreeMap::new()),
+            None => (None, Counted::default(), CountedKeys::default()),
         };
+        for (what, word) in [("the time of creation", &wire.created), ("the user", &user)] {
+            limit::check_word(what, word.as_deref().unwrap_or(""))?;
+        }
+        let env = env.all(|n, max| format!("{n} variables are over the limit of {max}"))?;
+        let mut label_names =
+            labels.all(|n, max| format!("{n} labels are over the limit of {max}"))?;
+        label_names.sort();
+        label_names.dedup();
         let mut env_names: Vec<String> = env
             .iter()
             .map(|line| line.split('=').next().unwrap_or("").to_owned())
             .collect();
         env_names.sort();
+        let platform = Platform {
+            os: or_unknown(wire.os),
+            architecture: or_unknown(wire.architecture),
+            variant: wire.variant.filter(|variant| !variant.is_empty()),
+        };
         Ok(Config {
-            platform: Platform {
-                os: or_unknown(wire.os),
-                architecture: or_unknown(wire.architecture),
-                variant: wire.variant.filter(|variant| !variant.is_empty()),
-            },
+            platform: platform.checked()?,
             diff_ids: diff_ids
                 .iter()
                 .map(|diff_id| diff_id.parse())
@@ -104,7 +107,7 @@ impl Config {
             created: wire.created,
             user: user.filter(|user| !user.is_empty()),
             env_names,
-            label_names: labels.into_keys().collect(),
+            label_names,
         })
     }
 }

@@ -6,6 +6,7 @@
 
 use serde::Deserialize;
 
+use super::counted::Counted;
 use super::descriptor::Wire;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Hasher, Version};
@@ -27,9 +28,9 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1, \
     application/vnd.docker.distribution.manifest.v1+json;q=0.1";
 
-/// The annotations by which BuildKit marks an attestation inside an index
+/// The annotation by which BuildKit marks an attestation inside an index
 /// (moby/buildkit docs/attestations/attestation-storage.md).
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+pub(super) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// Configurations that belong to an image; anything else is an artifact.
 const IMAGE_CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
@@ -143,15 +144,16 @@ struct WireManifest {
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Wire>,
-    layers: Option<Vec<Wire>>,
-    manifests: Option<Vec<Wire>>,
+    layers: Option<Counted<Wire, { limit::LAYERS }>>,
+    manifests: Option<Counted<Wire, { limit::INDEX_ENTRIES }>>,
     subject: Option<Wire>,
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
 impl Manifest {
     /// Parses `bytes`, which the server called `content_type` (may be empty).
-    /// Errors (`Skip`) for schema 1, unknown shapes, contradictions and limits.
+    /// Errors: `Skip` for schema 1, unknown shapes, contradictions, `Limit` for too many entries and for words over
+    /// [`limit::WORD_BYTES`].
     pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Manifest> {
         let claimed = content_type.split(';').next().unwrap_or("").trim();
         let wire: WireManifest = serde_json::from_slice(bytes)
@@ -174,13 +176,10 @@ impl Manifest {
             (Some(manifests), None) => index(media_type, manifests),
             (None, Some(config)) => {
                 let layers = wire.layers.unwrap_or_default();
-                if layers.len() > limit::LAYERS {
-                    return Err(Error::skip(format_args!(
-                        "{} layers are over the limit of {}",
-                        layers.len(),
-                        limit::LAYERS
-                    )));
-                }
+                let layers =
+                    layers.all(|n, max| format!("{n} layers are over the limit of {max}"))?;
+                let artifact_type = wire.artifact_type.filter(|text| !text.is_empty());
+                limit::check_word("an artifact type", artifact_type.as_deref().unwrap_or(""))?;
                 Ok(Manifest::Image(Box::new(ImageManifest {
                     media_type: if media_type == DOCKER_MANIFEST {
                         DOCKER_MANIFEST
@@ -192,9 +191,7 @@ impl Manifest {
                         .into_iter()
                         .map(Descriptor::try_from)
                         .collect::<Result<_>>()?,
-                    artifact_type: wire
-                        .artifact_type
-                        .filter(|artifact_type| !artifact_type.is_empty()),
+                    artifact_type,
                     subject: wire.subject.map(Descriptor::try_from).transpose()?,
                 })))
             }
@@ -205,14 +202,9 @@ impl Manifest {
     }
 }
 
-fn index(media_type: &str, manifests: Vec<Wire>) -> Result<Manifest> {
-    if manifests.len() > limit::INDEX_ENTRIES {
-        return Err(Error::skip(format_args!(
-            "index of {} manifests is over the limit of {}",
-            manifests.len(),
-            limit::INDEX_ENTRIES
-        )));
-    }
+fn index(media_type: &str, manifests: Counted<Wire, { limit::INDEX_ENTRIES }>) -> Result<Manifest> {
+    let manifests =
+        manifests.all(|n, max| format!("index of {n} manifests is over the limit of {max}"))?;
     Ok(Manifest::Index(Index {
         media_type: if media_type == DOCKER_LIST {
             DOCKER_LIST

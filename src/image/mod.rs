@@ -9,6 +9,7 @@
 //! has the right length, a `Repository` cannot hold `..`.
 
 pub(crate) mod config;
+mod counted;
 pub(crate) mod descriptor;
 pub(crate) mod digest;
 pub(crate) mod manifest;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::limit;
 
 /// `os/architecture[/variant]`, such as `linux/arm64/v8`. `unknown/unknown` when nothing is said.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,15 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
+    /// Errors (`Limit`) when a part of it is over [`limit::WORD_BYTES`].
+    pub(super) fn checked(self) -> Result<Self> {
+        let variant = self.variant.as_deref().unwrap_or("");
+        for part in [self.os.as_str(), &self.architecture, variant] {
+            limit::check_word("a platform", part)?;
+        }
+        Ok(self)
+    }
+
     /// Whether `self`, as a user's wish, takes an image of `other`: the variant counts only when asked for.
     pub(crate) fn takes(&self, other: &Platform) -> bool {
         self.os == other.os

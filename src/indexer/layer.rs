@@ -69,6 +69,7 @@ fn pass(
     match collected.walk(stream.tar()) {
         Ok(()) => {}
         Err(err) if err.kind() == Kind::Skip => {
+            let err = stream.explained(err);
             stream.verify_blob()?;
             return Err(err);
         }

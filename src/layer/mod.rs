@@ -22,6 +22,8 @@ use std::io::{self, BufReader, Read};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::image::{Digest, Hasher};
 use crate::limit;
+pub(crate) use compression::{HEAD, Packing};
+
 use compression::Decoder;
 use spare::{Digester, Reading, Spare};
 use tar::Tar;
@@ -38,7 +40,14 @@ struct Digesting<R> {
 
 impl<R: Read> Read for Digesting<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
+        let mut n = self.inner.read(buf)?;
+        // A first packet may bring one byte, and the compression is told from several.
+        while self.n_bytes == 0 && (1..HEAD.min(buf.len())).contains(&n) {
+            match self.inner.read(&mut buf[n..])? {
+                0 => break,
+                more => n += more,
+            }
+        }
         self.hasher.update(&buf[..n]);
         self.n_bytes += n as u64;
         Ok(n)
@@ -146,6 +155,18 @@ impl<'a, R: Read> Stream<'a, R> {
         })
     }
 
+    /// `err`, or the name of the blob's compression when its first bytes are neither a tar's nor of one that is
+    /// read.
+    pub(crate) fn explained(&self, err: Error) -> Error {
+        match self.tar.get_ref().decoder.other_packing() {
+            Some(packing) if self.tar.position() <= tar::BLOCK as u64 => {
+                Error::skip(format_args!("unsupported compression: {packing}"))
+                    .hint("push the image again with layers of gzip or zstd")
+            }
+            _ => err,
+        }
+    }
+
     /// After the contents turned out to be damaged: reads the rest of the blob and checks it. `Ok` means that
     /// the registry stores it so, and trying again is useless.
     pub(crate) fn verify_blob(self) -> Result<()> {
@@ -226,6 +247,46 @@ mod tests {
             assert_eq!(names, ["etc/os-release", "bin/app"], "{what}");
             assert_eq!(totals.diff_id, Digest::of(&tar), "{what}");
             assert_eq!(totals.tar_bytes, tar.len() as u64, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_blob_may_come_byte_by_byte() {
+        /// One byte at a time.
+        struct Drops<'a>(&'a [u8]);
+        impl Read for Drops<'_> {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                let n = buf.len().min(1);
+                self.0.read(&mut buf[..n])
+            }
+        }
+        let tar = tar::tests::archive(&[("a", b"b")]);
+        let zstd = zstd::encode_all(&tar[..], 3).unwrap();
+        for blob in [gzip(&tar), zstd, tar, vec![0x1f], vec![]] {
+            let spare = Spare::new(0).0;
+            let (digest, size) = (Digest::of(&blob), blob.len() as u64);
+            let mut stream = Stream::open(Drops(&blob), &digest, size, 1 << 20, &spare).unwrap();
+            match stream.tar().next() {
+                Ok(Some(entry)) => assert_eq!(entry.path(), "a"),
+                Ok(None) => assert!(blob.is_empty()),
+                Err(err) => assert_eq!((blob.len(), err.kind()), (1, Kind::Skip)),
+            }
+            stream.verify_blob().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_compression_that_is_not_read_is_named_and_a_tar_may_look_like_one() {
+        for (first_name, packing) in [("BZh91AY", "bzip2"), ("]", "lzma")] {
+            let tar = tar::tests::archive(&[(first_name, b"x"), ("b", b"y")]);
+            assert_eq!(names(&tar, u64::MAX).unwrap().0, [first_name, "b"]);
+            let blob = &tar[..300];
+            let spare = Spare::new(0).0;
+            let (digest, size) = (Digest::of(blob), blob.len() as u64);
+            let mut stream = Stream::open(blob, &digest, size, u64::MAX, &spare).unwrap();
+            let err = stream.tar().next().map(|_| ()).unwrap_err();
+            let wanted = format!("unsupported compression: {packing}");
+            assert_eq!(stream.explained(err).to_string(), wanted);
         }
     }
 

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::limit;
 
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 /// Bytes read from the decoder at once.
 const BUFFER: usize = 128 << 10;
 
@@ -184,11 +184,12 @@ impl<R: Read> Tar<R> {
         {
             normalize(link, &mut self.link)?;
         }
-        // Links and directories carry no content, whatever their size field says (as in Go's archive/tar and
-        // libarchive); some archivers write the target's size there.
-        let size = match kind {
-            EntryKind::File | EntryKind::Other => overrides.size.unwrap_or(size),
-            EntryKind::Directory | EntryKind::HardLink | EntryKind::Symlink => 0,
+        // Links, devices, directories and pipes carry no content, whatever their size field says; some archivers
+        // write the target's size there. A file whose name makes it a directory does carry it. All as in Go's
+        // archive/tar and libarchive: to see other entries than they do would be to see another image.
+        let size = match type_flag {
+            b'1'..=b'6' => 0,
+            _ => overrides.size.unwrap_or(size),
         };
         self.expect(size)?;
         Ok(Entry {
@@ -226,6 +227,10 @@ impl<R: Read> Tar<R> {
                 return Ok(());
             }
         }
+    }
+
+    pub(crate) fn get_ref(&self) -> &R {
+        &self.reader
     }
 
     pub(crate) fn into_inner(self) -> R {
@@ -527,6 +532,32 @@ pub(crate) mod tests {
                 "Directory old-dir 0"
             ]
         );
+    }
+
+    #[test]
+    fn entries_that_have_content_are_those_of_other_readers() {
+        // Go's archive/tar (isHeaderOnly) and libarchive agree on these.
+        for (name, type_flag, has_content) in [
+            ("file", b'0', true),
+            ("old", 0, true),
+            ("dir/", b'0', true),
+            ("old-dir/", 0, true),
+            ("contiguous", b'7', true),
+            ("unknown", b'Z', true),
+            ("hard", b'1', false),
+            ("soft", b'2', false),
+            ("character", b'3', false),
+            ("block", b'4', false),
+            ("dir", b'5', false),
+            ("pipe", b'6', false),
+        ] {
+            let mut tar = header(name.as_bytes(), type_flag, 512, b"x");
+            tar.extend(header(b"inside", b'0', 0, b""));
+            tar.extend(header(b"last", b'0', 0, b""));
+            let lines = list(&tar).unwrap();
+            let sees_inside = lines.iter().any(|line| line == "File inside 0");
+            assert_eq!(sees_inside, !has_content, "{name}: {lines:?}");
+        }
     }
 
     #[test]

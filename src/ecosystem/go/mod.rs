@@ -154,7 +154,7 @@ fn add_package(path: &str, version: &str, found: &mut Found) {
         found.problem(format!("`{}` is not a module path", shown(path.as_bytes())));
         return;
     }
-    found.packages.push(Package {
+    found.package(Package {
         kind: "golang",
         namespace,
         name: name.to_owned(),

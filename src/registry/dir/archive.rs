@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
 use super::docker;
-use super::entries::{Entries, Item, Packing, Span};
+use super::entries::{Entries, Item, Span};
 use super::file::{self, Stamp};
 use super::index;
 use crate::error::{Error, Kind, Result, from_io};
 use crate::image::{Digest, Repository};
-use crate::layer;
+use crate::layer::{self, Packing};
 use crate::limit::{self, Limited};
 
 /// Bytes of one archive's tar, if it is packed: a hundred large images.

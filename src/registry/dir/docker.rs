@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::contents::{Contents, NAMES};
-use super::entries::{Entries, Item, Packing, Span};
+use super::entries::{Entries, Item, Span};
 use super::name;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::manifest::DOCKER_MANIFEST;
 use crate::image::{Config, Digest, Repository};
+use crate::layer::Packing;
 use crate::limit;
 
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";

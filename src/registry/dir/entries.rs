@@ -12,6 +12,7 @@ use std::io::{Read, Seek};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::layer::tar::{EntryKind, Tar};
+use crate::layer::{HEAD, Packing};
 use crate::limit;
 
 /// Entries of one archive. One with a hundred images has less than ten thousand.
@@ -22,40 +23,12 @@ const NAME_BYTES: u64 = 8 << 20;
 const DOCUMENT_BYTES: u64 = 4 << 20;
 /// Links that lead to links.
 const LINKS: usize = 8;
-/// First bytes that tell what a file is.
-const HEAD: usize = 6;
 
 /// Where bytes are in the tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) offset: u64,
     pub(super) size: u64,
-}
-
-/// How bytes are packed, by their first ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packing {
-    Plain,
-    Gzip,
-    Zstd,
-    /// Not supported; its name.
-    Other(&'static str),
-}
-
-impl Packing {
-    pub(super) fn of(head: &[u8]) -> Self {
-        match head {
-            [0x1f, 0x8b, ..] => Packing::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Other("xz"),
-            [b'B', b'Z', b'h', ..] => Packing::Other("bzip2"),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Packing::Other("lz4"),
-            [b'L', b'Z', b'I', b'P', ..] => Packing::Other("lzip"),
-            [0x5d, 0, 0, ..] => Packing::Other("lzma"),
-            [0x1f, 0x9d, ..] => Packing::Other("compress"),
-            _ => Packing::Plain,
-        }
-    }
 }
 
 /// A regular file of an archive.
