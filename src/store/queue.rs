@@ -90,13 +90,14 @@ impl Store {
             Take::Suspect => (0..=1, n.min(1), SUSPECT_STARTS..=MAX_STARTS),
         };
         // Those over which fewest processes ended are probably not to blame.
-        let order = match take {
-            Take::Any(_) => "",
-            Take::Suspect => "starts,",
+        let (order, in_lane) = match take {
+            // Of one lane, those that wait for their next try need not be looked at.
+            Take::Any(_) => ("", "lane = ?5 AND ?5 = ?6"),
+            Take::Suspect => ("starts,", "lane BETWEEN ?5 AND ?6"),
         };
-        let due =
-            "state = 'ready' AND lane BETWEEN ?5 AND ?6 AND next_try <= ?1 AND lease_owner IS NULL
-                   AND starts BETWEEN ?3 AND ?4";
+        let due = format!(
+            "state = 'ready' AND {in_lane} AND next_try <= ?1 AND lease_owner IS NULL AND starts BETWEEN ?3 AND ?4"
+        );
         let bounds = params![
             now,
             sources,

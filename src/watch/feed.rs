@@ -12,6 +12,10 @@ use crate::time::Timestamp;
 
 /// How often leases are renewed; they last longer.
 const RENEW: Duration = Duration::from_secs(30);
+/// How often events end that were looked at: each time the disk is waited for, by nobody else.
+const END_EVENTS: Duration = Duration::from_millis(200);
+/// The shortest time between two looks for work.
+const GATHER: Duration = Duration::from_millis(2);
 /// How far the clock may fall behind between two looks before that counts as set back.
 const SET_BACK: Duration = Duration::from_secs(30);
 /// The longest time between two tries of a disk that could not be written.
@@ -27,6 +31,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let store = shared.plan.store;
     let mut renewed = Instant::now();
+    let mut ended = Instant::now();
     let mut clock = (Instant::now(), Timestamp::now());
     let mut probe = Probe::default();
     loop {
@@ -51,6 +56,10 @@ pub(super) fn run(
                     &[("seconds", &by.as_secs())],
                 );
                 store.clock_was_set_back(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))?;
+            }
+            if ended.elapsed() >= END_EVENTS {
+                ended = Instant::now();
+                store.events_done(&shared.take_done_events())?;
             }
             hand_out(shared, owner, outputs, inputs)
         })();
@@ -81,6 +90,8 @@ pub(super) fn run(
         if n_taken == 0 {
             shared.wait_for_news(TICK);
         }
+        // What comes together is taken together.
+        shared.stop.sleep(GATHER);
     }
 }
 
@@ -95,7 +106,6 @@ fn hand_out(shared: &Shared<'_>, owner: &str, outputs: &Outputs, inputs: &Inputs
         n_taken += 1;
         shared.hand_out(sender, work);
     };
-    store.events_done(&shared.take_done_events())?;
     // Half of the room, so that a flood of events does not keep images from being read.
     let n_free = room(&inputs.pushed).div_ceil(2);
     if n_free > 0 && shared.plan.mode != Mode::Once {

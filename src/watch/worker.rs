@@ -32,8 +32,8 @@ pub(super) enum Serves {
 /// How much less the threads count, for the system's scheduler, that work on what nobody waits for.
 const NICENESS: i32 = 10;
 
-/// Lets the calling thread step back behind webhooks, pushed images, and other processes of the machine. That it
-/// cannot does no harm.
+/// Lets the calling thread step back behind webhooks, whose senders wait, and behind other processes of the
+/// machine. That it cannot does no harm.
 pub(super) fn step_back(mode: Mode) {
     if mode != Mode::Once {
         // On Linux this concerns the calling thread alone (setpriority(2), "C library/kernel differences").
@@ -43,9 +43,7 @@ pub(super) fn step_back(mode: Mode) {
 
 /// Works until the run has ended and nothing is left.
 pub(super) fn run(shared: &Shared<'_>, inputs: &Inputs, serves: Serves) {
-    if serves == Serves::All {
-        step_back(shared.plan.mode);
-    }
+    step_back(shared.plan.mode);
     let read = |layer: Layer| layers::read(shared, layer);
     let begin = |work: Work| begin(shared, work);
     while !(shared.has_ended() && (shared.stop.is_requested() || shared.is_idle())) {
