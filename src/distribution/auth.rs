@@ -24,6 +24,8 @@ use crate::secret::Secret;
 const MAX_REFUSALS: u32 = 2;
 /// How long a token is good when the answer does not say (distribution token specification).
 const DEFAULT_EXPIRY: Duration = Duration::from_secs(60);
+/// Tokens that are kept, one a repository.
+const MAX_TOKENS: usize = 1_000;
 /// Tokens are renewed this early.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 /// Docker Hub's registry and its token service are two hosts, and both are Docker's.
@@ -111,6 +113,10 @@ impl Auth {
         let first = self.known_authorization(http, scope)?;
         let response = self.send_with(http, request, first.as_ref())?;
         if response.status != 401 {
+            // Some 401 before concerned one repository, or a bad moment, and not the credentials.
+            if first.is_some() {
+                self.note(age, |state| state.refusals = 0);
+            }
             return Ok(response);
         }
         let challenges: Vec<Challenge> = response
@@ -131,7 +137,10 @@ impl Auth {
             let authorization = self.authorization("Bearer", token.reveal());
             let response = self.send_with(http, request, Some(&authorization))?;
             if response.status != 401 {
-                self.note(age, |state| state.challenge = Some(challenge.clone()));
+                self.note(age, |state| {
+                    state.challenge = Some(challenge.clone());
+                    state.refusals = 0;
+                });
                 return Ok(response);
             }
             refusal = status_error(response);
@@ -145,6 +154,7 @@ impl Auth {
                 self.note(age, |state| {
                     state.prefers_basic = true;
                     state.challenge = Some(Challenge::Basic);
+                    state.refusals = 0;
                 });
                 return Ok(response);
             }
@@ -277,7 +287,8 @@ impl Auth {
         }
         .map_err(|err| err.context(format_args!("asking `{realm}` for a token")))?;
         if response.status != 200 {
-            if response.status == 401 {
+            let is_anonymous = matches!((self.access.credential)()?, Credential::Anonymous);
+            if response.status == 401 && is_trusted && !is_anonymous {
                 self.note(age, |state| state.refusals += 1);
             }
             return Err(
@@ -305,6 +316,12 @@ impl Auth {
                 .saturating_sub(EXPIRY_MARGIN)
                 .min(Duration::from_secs(3600));
         self.note(age, |state| {
+            if state.tokens.len() >= MAX_TOKENS {
+                state.tokens.retain(|_, (_, until)| *until > Instant::now());
+                if state.tokens.len() >= MAX_TOKENS {
+                    state.tokens.clear();
+                }
+            }
             let known = (token.clone(), until);
             state.tokens.insert(scope.to_owned(), known);
         });

@@ -96,6 +96,8 @@ pub(crate) struct Listed {
 pub(crate) struct Listing {
     /// Whether a tag that is not in it does not exist any more. A cache lists what it fetched.
     pub(crate) is_complete: bool,
+    /// The repositories of which that is so, when it is not of all.
+    pub(crate) complete: Vec<Repository>,
     /// Names that were left out and why; at most a few, the rest is in `n_left_out`.
     pub(crate) left_out: Vec<String>,
     pub(crate) n_left_out: u64,

@@ -64,8 +64,10 @@ impl Webhook for Oci {
         }
         let (mut changes, mut reasons) = (Vec::new(), Vec::new());
         for event in events {
+            // Not refused: the registry would send it again for ever.
             let Ok(event) = Event::deserialize(event) else {
-                return Message::Malformed("an event has no `action`".to_owned());
+                reasons.push("an event has another form".to_owned());
+                continue;
             };
             if event.action == SAMPLE_ACTION {
                 return Message::Test;

@@ -216,11 +216,15 @@ impl Source for Oci {
             ..Listing::default()
         };
         if !self.repositories.is_empty() {
+            for repository in &self.repositories {
+                listing.is_complete = true;
+                self.list_tags(repository, &mut listing, each)?;
+                if listing.is_complete {
+                    listing.complete.push(repository.clone());
+                }
+            }
             // Repositories that were not asked for are not gone.
             listing.is_complete = false;
-            for repository in &self.repositories {
-                self.list_tags(repository, &mut listing, each)?;
-            }
             return Ok(listing);
         }
         // One text, since half a million values of their own would take several times its memory.

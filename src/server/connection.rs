@@ -252,7 +252,8 @@ fn parse(bytes: &[u8]) -> Result<Head, End> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
+        // Lines that end without a CR would end the head earlier.
+        Ok(httparse::Status::Complete(n)) if n == bytes.len() => {}
         Err(httparse::Error::TooManyHeaders) => {
             return Err(End::Refused(431, "Request Header Fields Too Large"));
         }
@@ -389,6 +390,7 @@ mod tests {
             ("Expect: money\r\n", 417),
             ("Name : x\r\n", 400),
             (" folded: x\r\n", 400),
+            ("X: y\n\nPOST / HTTP/1.1\r\n", 400),
             ("Bad\r\n", 400),
             ("X: \u{e9}\r\n", 400),
         ] {

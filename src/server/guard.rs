@@ -5,7 +5,7 @@
 //! whole requests.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -139,7 +139,10 @@ impl Guard {
         for address in &self.ports {
             let mut address = *address;
             if address.ip().is_unspecified() {
-                address.set_ip(Ipv4Addr::LOCALHOST.into());
+                address.set_ip(match address {
+                    SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                });
             }
             let _ = TcpStream::connect_timeout(&address, WAKE);
         }

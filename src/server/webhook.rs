@@ -193,7 +193,12 @@ fn read_delivery(request: &Request, body: &[u8], here: &[usize], inbox: &Inbox<'
     Verdict::Answer(match malformed {
         _ if is_understood => {
             reasons.dedup();
-            let why = reasons.first().map_or("", String::as_str);
+            let why: String = reasons
+                .first()
+                .map_or("", String::as_str)
+                .chars()
+                .take(200)
+                .collect();
             Answer::new(204, format!("ignored: {why}"))
         }
         Some(reason) => Answer::new(400, reason),

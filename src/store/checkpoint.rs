@@ -6,10 +6,11 @@
 
 use std::path::Path;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{Store, events_path};
+use super::{BUSY, Store, events_path};
 use crate::error::Result;
 
 /// Bytes of the log from which it is copied into the store.
@@ -48,13 +49,20 @@ impl Store {
             // Both files, since one is attached to the other.
             self.on_own_connection(|db| checkpoint(db, "PASSIVE"))?;
             let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            // TRUNCATE waits for readers, each of which is short; PASSIVE never waits.
+            // TRUNCATE waits for readers; PASSIVE never waits.
             let mode = if size(&path) >= URGENT {
                 "TRUNCATE"
             } else {
                 "PASSIVE"
             };
-            checkpoint(&writer, mode).map_err(|err| self.error(&err))?;
+            let run = || {
+                // Nobody shall wait long for a reader that takes its time.
+                writer.busy_timeout(Duration::from_millis(50))?;
+                let result = checkpoint(&writer, mode);
+                writer.busy_timeout(BUSY)?;
+                result
+            };
+            run().map_err(|err| self.error(&err))?;
         }
         Ok(())
     }

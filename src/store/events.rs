@@ -56,7 +56,12 @@ impl Store {
             let mut known = db.prepare_cached(&format!(
                 "INSERT INTO event (source_id, repository, tag, is_delete, received_at)
                  SELECT ?1, ?2, name, ?4, ?5 FROM tag
-                 WHERE repository_id = ?3 AND gone_at IS NULL AND (?6 IS NULL OR digest = ?6) {AGAIN}"
+                 WHERE repository_id = ?3 AND gone_at IS NULL {AGAIN}"
+            ))?;
+            let mut pointing = db.prepare_cached(&format!(
+                "INSERT INTO event (source_id, repository, tag, is_delete, received_at)
+                 SELECT ?1, ?2, name, ?4, ?5 FROM tag
+                 WHERE digest = ?6 AND repository_id = ?3 AND gone_at IS NULL {AGAIN}"
             ))?;
             for hint in hints {
                 let (source, name) = (hint.source.0, hint.repository.as_str());
@@ -66,7 +71,17 @@ impl Store {
                 }
                 let digest = hint.digest.as_ref().map(Digest::as_str);
                 if let Some(id) = repository_id(db, hint.source, name)? {
-                    known.execute(params![source, name, id, hint.is_delete, now, digest])?;
+                    match digest {
+                        Some(digest) => pointing.execute(params![
+                            source,
+                            name,
+                            id,
+                            hint.is_delete,
+                            now,
+                            digest
+                        ])?,
+                        None => known.execute(params![source, name, id, hint.is_delete, now])?,
+                    };
                 }
             }
             // Rows are never numbered anew while there are some, so this is no count but close, and at once.
@@ -78,7 +93,10 @@ impl Store {
             }
             let n: i64 = db.query_row("SELECT count(*) FROM event", [], |row| row.get(0))?;
             if n > limit::EVENTS {
-                db.execute("DELETE FROM event WHERE received_at = ?1 AND n_received = 1", [now])?;
+                db.execute(
+                    "DELETE FROM event WHERE received_at = ?1 AND n_received = 1",
+                    [now],
+                )?;
             }
             Ok(n <= limit::EVENTS)
         })?;
@@ -154,14 +172,17 @@ impl Store {
             )
         })?;
         self.write_events(|db| {
-            let mut end =
-                db.prepare_cached("DELETE FROM event WHERE id = ?1 AND n_received = ?2")?;
+            let mut end = db.prepare_cached(
+                "DELETE FROM event WHERE id = ?1 AND n_received = ?2 AND received_at = ?3",
+            )?;
             let mut again = db.prepare_cached(
-                "UPDATE event SET lease_owner = NULL, lease_until = 0, attempts = 0, next_try = 0 WHERE id = ?1",
+                "UPDATE event SET lease_owner = NULL, lease_until = 0, attempts = 0, next_try = 0
+                 WHERE id = ?1 AND received_at = ?2",
             )?;
             for event in events {
-                if end.execute(params![event.id.0, event.n_received])? == 0 {
-                    again.execute([event.id.0])?;
+                let received_at = event.received_at.as_millis();
+                if end.execute(params![event.id.0, event.n_received, received_at])? == 0 {
+                    again.execute([event.id.0, received_at])?;
                 }
             }
             Ok(())
@@ -178,8 +199,13 @@ impl Store {
         self.write_events(|db| {
             db.execute(
                 "UPDATE event SET attempts = attempts + 1, next_try = ?2, error = ?3, lease_owner = NULL, lease_until = 0
-                 WHERE id = ?1",
-                params![event.id.0, next_try.as_millis(), error.to_string()],
+                 WHERE id = ?1 AND received_at = ?4",
+                params![
+                    event.id.0,
+                    next_try.as_millis(),
+                    error.to_string(),
+                    event.received_at.as_millis()
+                ],
             )
         })?;
         Ok(())

@@ -116,6 +116,13 @@ impl Listing<'_> {
             });
         }
         self.totals.tags += 1;
+        if known
+            .as_ref()
+            .is_some_and(|known| known.change_no > self.last_change)
+        {
+            // An event was looked at since this listing was asked for, and knows better.
+            return Ok(Seen::Unchanged);
+        }
         let seen = judge(known.as_ref(), digest, &self.record);
         match (seen, digest) {
             (Seen::New | Seen::Moved, Some(digest)) => {
@@ -178,9 +185,14 @@ impl Listing<'_> {
         self.told
     }
 
-    /// Ends a listing. When it was complete, tags that were known and not seen are gone; when it went through
-    /// at all, the source is noted as listed.
-    pub(crate) fn finish(mut self, is_complete: bool, went_through: bool) -> Result<ListingTotals> {
+    /// Ends a listing. When it was complete, of all repositories or of some, tags of those that were known and not
+    /// seen are gone; when it went through at all, the source is noted as listed.
+    pub(crate) fn finish(
+        mut self,
+        is_complete: bool,
+        complete: &[Repository],
+        went_through: bool,
+    ) -> Result<ListingTotals> {
         self.flush()?;
         let seen = std::mem::take(&mut self.seen);
         let is_seen = |id: i64| {
@@ -191,27 +203,37 @@ impl Listing<'_> {
         };
         let now = Timestamp::now().as_millis();
         let source = self.source.0;
-        if is_complete {
+        if is_complete || !complete.is_empty() {
+            let names: Vec<&str> = complete.iter().map(Repository::as_str).collect();
+            let names = serde_json::json!(names).to_string();
             let unseen: Vec<i64> = self.store.read(|db| {
                 let mut query = db.prepare_cached(
                     "SELECT tag.id FROM tag JOIN repository r ON r.id = repository_id
-                     WHERE r.source_id = ?1 AND gone_at IS NULL AND change_no <= ?2",
+                     WHERE r.source_id = ?1 AND gone_at IS NULL AND change_no <= ?2
+                       AND (?3 OR r.name IN (SELECT value FROM json_each(?4)))",
                 )?;
-                let ids = query.query_map(params![source, self.last_change], |row| row.get(0))?;
+                let ids = query.query_map(
+                    params![source, self.last_change, is_complete, names],
+                    |row| row.get(0),
+                )?;
                 ids.filter(|id| !id.as_ref().is_ok_and(|&id| is_seen(id)))
                     .collect()
             })?;
             self.totals.gone = unseen.len() as u64;
             if !unseen.is_empty() {
                 self.store.write(|db| {
-                    let mut gone =
-                        db.prepare_cached("UPDATE tag SET gone_at = ?2 WHERE id = ?1")?;
+                    let mut gone = db.prepare_cached(
+                        "UPDATE tag SET gone_at = ?2 WHERE id = ?1 AND change_no <= ?3",
+                    )?;
                     let mut drop_job = db.prepare_cached("DELETE FROM job WHERE tag_id = ?1")?;
-                    for id in &unseen {
-                        gone.execute(params![id, now])?;
-                        drop_job.execute([id])?;
+                    let mut n = 0;
+                    for id in unseen {
+                        if gone.execute(params![id, now, self.last_change])? > 0 {
+                            drop_job.execute([id])?;
+                            n += 1;
+                        }
                     }
-                    Ok(())
+                    Ok(n)
                 })?;
             }
         }

@@ -42,7 +42,9 @@ use crate::image::Digest;
 use crate::time::Timestamp;
 
 /// How long to wait for another process's write; theirs are short.
-const BUSY: Duration = Duration::from_secs(60);
+const BUSY: Duration = Duration::from_secs(20);
+/// How long to wait before the next try then.
+const BUSY_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait before a disk that could not be written is tried again.
 const PROBE: Duration = Duration::from_secs(2);
 /// Name of the file in the data directory.
@@ -327,7 +329,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 fn store_error(err: &rusqlite::Error) -> Error {
     match err.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            Error::new(Kind::Retry, "another process is writing for too long")
+            Error::new(Kind::Retry, "another process is writing for too long").after(BUSY_AGAIN)
         }
         Some(ErrorCode::DiskFull) => Error::stop("the disk is full")
             .hint("free some space; nothing was damaged")

@@ -2,7 +2,7 @@
 //!
 //! A process takes jobs under a lease that names it, see [`super::lease`].
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::lease::{LEASE_MS, MAX_STARTS, lives};
 use super::tags::{LAST_CHANGE, Lane, TagId};
@@ -187,20 +187,17 @@ impl Store {
     pub(crate) fn job_done(&self, job: &Job) -> Result<()> {
         self.write(|db| {
             let n = db.execute(
-                "DELETE FROM job WHERE id = ?1 AND (SELECT digest FROM tag WHERE id = tag_id) = ?2",
-                params![job.id.0, job.digest.as_str()],
+                "DELETE FROM job WHERE id = ?1 AND tag_id = ?3 AND (SELECT digest FROM tag WHERE id = tag_id) = ?2",
+                params![job.id.0, job.digest.as_str(), job.tag_id.0],
             )?;
             if n == 0 {
-                db.execute(
-                    "UPDATE job SET lease_owner = NULL, lease_until = 0, starts = 0 WHERE id = ?1",
-                    [job.id.0],
-                )?;
+                give_back(db, job)?;
             }
             Ok(())
         })
     }
 
-    /// Notes a failed try, the `attempts`th. `next_try` is `None` when there is none before the tag changes or a later run.
+    /// Notes a failed try of what the tag still points to, the `attempts`th. `next_try` is `None` when there is none before the tag changes or a later run.
     pub(crate) fn job_failed(
         &self,
         job: &Job,
@@ -210,22 +207,27 @@ impl Store {
     ) -> Result<()> {
         let is_final = matches!(err.kind(), Kind::Skip | Kind::Limit);
         self.write(|db| {
-            db.execute(
+            let n = db.execute(
                 "UPDATE job SET state = CASE WHEN ?2 IS NULL THEN 'failed' ELSE 'ready' END, next_try = coalesce(?2, next_try),
                         attempts = ?6, error = ?3, hint = ?4, is_final = ?5, starts = 0,
                         lease_owner = NULL, lease_until = 0
-                 WHERE id = ?1",
+                 WHERE id = ?1 AND tag_id = ?7 AND (SELECT digest FROM tag WHERE id = tag_id) = ?8",
                 params![
                     job.id.0,
                     next_try.map(Timestamp::as_millis),
                     err.to_string(),
                     err.hint_text(),
                     is_final && next_try.is_none(),
-                    attempts
+                    attempts,
+                    job.tag_id.0,
+                    job.digest.as_str()
                 ],
-            )
-        })?;
-        Ok(())
+            )?;
+            if n == 0 {
+                give_back(db, job)?;
+            }
+            Ok(())
+        })
     }
 
     /// The digest that the tag of a job points to now.
@@ -342,5 +344,56 @@ impl Store {
             )?
             .query_row([sources], |row| row.get(0))
         })
+    }
+}
+
+/// Gives back a job whose tag moved on: what came of the old digest says nothing of the new one. A job of another
+/// tag that got the number meanwhile is left alone.
+fn give_back(db: &Transaction<'_>, job: &Job) -> rusqlite::Result<()> {
+    db.execute(
+        "UPDATE job SET lease_owner = NULL, lease_until = 0, starts = 0 WHERE id = ?1 AND tag_id = ?2",
+        [job.id.0, job.tag_id.0],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testdata::Temp;
+
+    fn taken(temp: &Temp) -> Job {
+        let sources = ["oci r.example".to_owned()];
+        let jobs = temp
+            .store()
+            .take_jobs("me", &sources, Take::Any(Lane::Backfill), 1);
+        jobs.unwrap().pop().unwrap()
+    }
+
+    #[test]
+    fn what_came_of_an_old_digest_says_nothing_of_the_new_one() {
+        let temp = Temp::new();
+        temp.queue("app", "1", "broken");
+        let job = taken(&temp);
+        temp.queue("app", "1", "mended");
+        let err = Error::skip("broken");
+        temp.store().job_failed(&job, &err, None, 1).unwrap();
+        let again = taken(&temp);
+        assert_ne!(again.digest, job.digest);
+        assert_eq!((again.attempts, again.starts), (0, 0));
+    }
+
+    #[test]
+    fn a_number_that_is_given_again_is_another_job() {
+        let temp = Temp::new();
+        temp.queue("app", "1", "one");
+        let job = taken(&temp);
+        temp.run("DELETE FROM job");
+        temp.queue("app", "2", "two");
+        temp.store()
+            .job_failed(&job, &Error::skip("no"), None, 1)
+            .unwrap();
+        temp.store().job_done(&job).unwrap();
+        assert_eq!(taken(&temp).tag.as_str(), "2");
     }
 }

@@ -199,6 +199,7 @@ const STEPS: &[&str] = &["
     CREATE INDEX tag_gone ON tag (gone_at) WHERE gone_at IS NOT NULL;
     CREATE INDEX tag_history_until ON tag_history (until);
     CREATE INDEX index_entry_digest ON index_entry (digest);
+    CREATE INDEX job_lease ON job (lease_owner) WHERE lease_owner IS NOT NULL;
     "];
 
 /// The same for the file of events.

@@ -322,6 +322,7 @@ pub(super) struct Known {
     pub(super) digest: String,
     is_gone: bool,
     has_job: bool,
+    pub(super) change_no: i64,
     /// The platforms for which everything behind the digest was read; `None` when it was not.
     indexed_for: Option<String>,
 }
@@ -348,7 +349,7 @@ pub(super) fn known_tag(
     };
     db.prepare_cached(&format!(
         "SELECT tag.id, tag.digest, gone_at IS NOT NULL, job.id IS NOT NULL,
-                CASE WHEN {IS_READ} THEN platforms END
+                CASE WHEN {IS_READ} THEN platforms END, change_no
          FROM tag LEFT JOIN job ON job.tag_id = tag.id LEFT JOIN manifest m ON m.digest = tag.digest
          WHERE repository_id = ?1 AND tag.name = ?3"
     ))?
@@ -359,6 +360,7 @@ pub(super) fn known_tag(
             is_gone: row.get(2)?,
             has_job: row.get(3)?,
             indexed_for: row.get(4)?,
+            change_no: row.get(5)?,
         })
     })
     .optional()

@@ -59,7 +59,11 @@ pub(super) fn run(
             }
             if ended.elapsed() >= END_EVENTS {
                 ended = Instant::now();
-                store.events_done(&shared.take_done_events())?;
+                let done = shared.take_done_events();
+                if let Err(err) = store.events_done(&done) {
+                    shared.keep_done_events(done);
+                    return Err(err);
+                }
             }
             hand_out(shared, owner, outputs, inputs)
         })();
@@ -78,12 +82,13 @@ pub(super) fn run(
         if n_taken == 0 && shared.plan.mode == Mode::Once && shared.is_listed() && shared.is_idle()
         {
             // Nothing is under way and nothing can be added: jobs that wait for their next try decide.
-            match store.next_due(&shared.source_names)? {
-                None => return Ok(()),
-                Some(due) if due > Timestamp::now() => {
+            match store.next_due(&shared.source_names) {
+                Ok(None) => return Ok(()),
+                Ok(Some(due)) if due > Timestamp::now() => {
                     shared.progress.show_waiting(shared.log, due)
                 }
-                Some(_) => {}
+                Ok(Some(_)) => {}
+                Err(err) => shared.broken(err),
             }
         }
         shared.progress.show(shared.log, store);

@@ -15,35 +15,33 @@ use crate::store::tags::Lane;
 
 /// Asks for every layer of a build that is not stored; whoever reads one already is asked to tell us too.
 pub(super) fn request(shared: &Shared<'_>, build: &Arc<Build>) {
-    match caught(|| missing_layers(shared, build)) {
-        Ok(mut layers) => {
-            // The longest first: they decide when the image is done.
-            layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
-            let senders = &shared.layer_senders;
-            let sender = match build.job.lane {
-                Lane::Pushed => &senders.pushed,
-                Lane::Backfill => &senders.backfill,
-            };
-            for layer in layers {
-                match sender.try_send(layer) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(layer) | TrySendError::Disconnected(layer)) => {
-                        read(shared, layer)
-                    }
-                }
+    let mut layers = Vec::new();
+    let result = caught(|| missing_layers(shared, build, &mut layers));
+    if let Err(err) = result {
+        let digest = build.job.digest.clone();
+        lock(build).failed.insert(digest, err);
+    }
+    // Also after an error: what was claimed before it is read by nobody else, and others may wait for it.
+    // The longest first: they decide when the image is done.
+    layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
+    let senders = &shared.layer_senders;
+    let sender = match build.job.lane {
+        Lane::Pushed => &senders.pushed,
+        Lane::Backfill => &senders.backfill,
+    };
+    for layer in layers {
+        match sender.try_send(layer) {
+            Ok(()) => {}
+            Err(TrySendError::Full(layer) | TrySendError::Disconnected(layer)) => {
+                read(shared, layer)
             }
-        }
-        Err(err) => {
-            // The layers that were claimed before the error are read by nobody now.
-            let digest = build.job.digest.clone();
-            lock(build).failed.insert(digest, err);
         }
     }
     arrived(shared, build);
 }
 
-fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>> {
-    let mut layers = Vec::new();
+/// Claims the layers that are not stored, and puts those to be read into `layers`, also before an error.
+fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>, layers: &mut Vec<Layer>) -> Result<()> {
     let mut seen = HashSet::new();
     for image in &build.images {
         for descriptor in &image.layers {
@@ -87,7 +85,7 @@ fn missing_layers(shared: &Shared<'_>, build: &Arc<Build>) -> Result<Vec<Layer>>
             lock(build).missing += 1;
         }
     }
-    Ok(layers)
+    Ok(())
 }
 
 /// Reads a layer, stores what it holds, and tells those who wait for it.

@@ -202,7 +202,16 @@ pub(crate) fn run(
                 .map_err(cannot)?;
             for service in services {
                 named(service.name)
-                    .spawn_scoped(scope, move || (service.run)(&Inbox { shared }))
+                    .spawn_scoped(scope, move || {
+                        let inbox = Inbox { shared };
+                        let run = || {
+                            (service.run)(&inbox);
+                            Ok(())
+                        };
+                        if let Err(err) = finish::caught(run) {
+                            inbox.fail(Error::stop(err));
+                        }
+                    })
                     .map_err(cannot)?;
             }
             manager.ready();

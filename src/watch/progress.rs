@@ -42,6 +42,8 @@ struct Live {
     bytes: u64,
     rate: f64,
     current: String,
+    /// How long it takes to count the queue.
+    cost: Duration,
 }
 
 /// A finished job.
@@ -99,6 +101,7 @@ impl Default for Progress {
                 bytes: 0,
                 rate: 0.0,
                 current: String::new(),
+                cost: Duration::ZERO,
             }),
         }
     }
@@ -235,7 +238,7 @@ impl Progress {
     pub(super) fn show(&self, log: &Log, store: &Store) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let since = live.drawn.elapsed();
-        if !log.is_terminal() || since < REDRAW {
+        if !log.is_terminal() || since < REDRAW.max(live.cost * 20) {
             return;
         }
         let bytes = self.bytes_read.load(Relaxed);
@@ -243,7 +246,12 @@ impl Progress {
         live.rate = live.rate * 0.7 + rate * 0.3;
         live.bytes = bytes;
         live.drawn = Instant::now();
+        // Whoever finishes an image shall not wait for the count.
+        drop(live);
+        let counted = Instant::now();
         let queue = store.queue_state().unwrap_or_default();
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.cost = counted.elapsed();
         let (done, left) = (self.indexed.load(Relaxed), queue.waiting + queue.running);
         let time_left = match done {
             0 => String::new(),

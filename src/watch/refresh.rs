@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::Mode;
-use super::finish::PASS_PATIENCE;
+use super::finish::{PASS_PATIENCE, caught};
 use super::shared::{Shared, Work};
 use crate::error::{Error, Kind, Result};
 use crate::http::retry::{backoff, stopped};
@@ -26,7 +26,7 @@ pub(super) fn run(shared: &Shared<'_>, at: usize, checks: &Sender<Work>) {
     let mut n_failed = 0;
     let mut is_first = true;
     loop {
-        let result = list(shared, at, checks, &mut left_out);
+        let result = caught(|| list(shared, at, checks, &mut left_out));
         if shared.stop.is_requested() {
             return;
         }
@@ -118,6 +118,12 @@ fn list(
     let mut listing = store.begin_listing(id, Arc::clone(&record))?;
     let told = listing.told();
     let result = source.list(&mut |listed| {
+        // While the store cannot be written, nothing new is begun.
+        while shared.trouble().is_some() {
+            if shared.stop.sleep(LOOK) {
+                break;
+            }
+        }
         if shared.stop.is_requested() {
             return Err(stopped());
         }
@@ -171,11 +177,11 @@ fn list(
         Ok(outcome) => outcome,
         Err(err) => {
             // What was seen until then is as good as in a complete listing.
-            listing.finish(false, false)?;
+            listing.finish(false, &[], false)?;
             return Err(err);
         }
     };
-    let totals = listing.finish(outcome.is_complete, true)?;
+    let totals = listing.finish(outcome.is_complete, &outcome.complete, true)?;
     store.save_source_facts(id, &source.facts())?;
     if let Some(downtime) = totals.downtime {
         let n_retried = store.retry_source(&shared.source_names[at])?;

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::progress::Progress;
 use super::{Mode, Plan, TICK};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Config, Descriptor, Digest};
 use crate::layer::spare::Spare;
 use crate::log::Log;
@@ -283,6 +283,14 @@ impl<'a> Shared<'a> {
         self.tell_news();
     }
 
+    /// Takes back events that could not be ended.
+    pub(super) fn keep_done_events(&self, events: Vec<Event>) {
+        self.done_events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(events);
+    }
+
     /// The events that were looked at since the last call.
     pub(super) fn take_done_events(&self) -> Vec<Event> {
         let mut done = self
@@ -336,9 +344,11 @@ impl<'a> Shared<'a> {
         self.stop.request();
     }
 
-    /// Takes an error of kind `Stop`: while watching, a disk that may be mended is waited for; else the run ends.
+    /// Takes an error of the store: another process that writes for long is waited for, and while watching so is a
+    /// disk that may be mended; else the run ends.
     pub(super) fn broken(&self, err: Error) {
-        if err.retry_after().is_none() || self.plan.mode == Mode::Once {
+        let is_fatal = err.retry_after().is_none() || self.plan.mode == Mode::Once;
+        if err.kind() == Kind::Stop && is_fatal {
             return self.fail(err);
         }
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);

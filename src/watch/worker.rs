@@ -113,7 +113,15 @@ fn begin(shared: &Shared<'_>, work: Work) {
             shared.end_work();
         }
         Work::Event(event) => {
-            look::at(shared, *event);
+            // A panic leaves the event to the next process.
+            if let Err(err) = caught(|| {
+                look::at(shared, *event);
+                Ok(())
+            }) {
+                shared
+                    .log
+                    .error("event cannot be looked at", &[("error", &err)]);
+            }
             shared.end_work();
         }
         Work::Image(job) => begin_image(shared, *job),

@@ -1,6 +1,7 @@
 //! Watching that goes on: the first pass ever records, later ones index what is new.
 
 use crate::crowsnest::Crowsnest;
+use crate::fake_registry::{FakeRegistry, Layer, dpkg_tar};
 use crate::pitfalls::{artifactory, images, manifest, place, seed, set};
 
 #[test]
@@ -114,4 +115,44 @@ fn debug_says_why_something_is_not_read() {
         "docker-local/app:v1",
         "it is indexed",
     ]);
+}
+
+#[test]
+fn a_tag_that_goes_from_a_named_repository_is_seen() {
+    let registry = FakeRegistry::start();
+    for (repository, tag) in [("app", "1"), ("app", "2"), ("other", "1")] {
+        registry.image(repository, tag, &[Layer::plain(&dpkg_tar("x"))]);
+    }
+    let place = Crowsnest::new("named");
+    let host = registry.host();
+    let both = [
+        "--all-images",
+        "--repository",
+        &format!("{host}/app,{host}/other"),
+    ];
+    place.watch(&both).with_code(0);
+    assert_eq!(images(&place), set(&["app:1", "app:2", "other:1"]));
+    registry.forget("app", "1");
+    registry.forget("other", "1");
+    // Of what was not asked for, nothing is known.
+    place
+        .watch(&["--all-images", "--repository", &format!("{host}/app")])
+        .with_code(0);
+    assert_eq!(images(&place), set(&["app:2", "other:1"]));
+}
+
+#[test]
+fn a_registry_that_is_named_twice_is_refused() {
+    let place = Crowsnest::new("twice");
+    let registry = "type=oci,registry=127.0.0.1:1";
+    let ended = place.watch(&[
+        "--all-images",
+        "--registry",
+        registry,
+        "--registry",
+        "127.0.0.1:1",
+    ]);
+    ended
+        .with_code(1)
+        .says(&["`oci 127.0.0.1:1` is named twice"]);
 }

@@ -67,6 +67,16 @@ pub(super) fn run(given: Given) -> Result<ExitCode> {
     };
     let mut sources = given.each("registry", |text| registry::open(text, &setup))?;
     sources.extend(registry::open_repositories(&owned("repository"), &setup)?);
+    let mut names: Vec<String> = sources.iter().map(|source| source.name()).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(
+            Error::tell(format_args!("`{}` is named twice", twice[0])).hint(
+                "give all of its repositories in one, such as \"repository=a,b\": each would take the tags of \
+                 the other for gone",
+            ),
+        );
+    }
     let interval = Duration::from_secs(given.number("interval", INTERVAL)?);
     let all_images = given.is_set("all-images");
     let mode = if all_images && !given.is_set("refresh-registry") && !given.is_given("interval") {

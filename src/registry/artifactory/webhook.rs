@@ -222,6 +222,8 @@ impl Artifactory {
             Some(Class::Virtual(members)) if depth < MAX_DEPTH => members
                 .iter()
                 .any(|member| self.shows(member, key, depth + 1)),
+            // It may be a virtual one; whether the image is there, the registry will tell.
+            None => depth == 0,
             _ => false,
         }
     }
