@@ -24,6 +24,8 @@ use crate::secret::Secret;
 const MAX_REFUSALS: u32 = 2;
 /// How long a token is good when the answer does not say (distribution token specification).
 const DEFAULT_EXPIRY: Duration = Duration::from_secs(60);
+/// How long refused credentials are not sent again.
+const FORGIVE: Duration = Duration::from_secs(900);
 /// Tokens that are kept, one a repository.
 const MAX_TOKENS: usize = 1_000;
 /// Tokens are renewed this early.
@@ -65,8 +67,17 @@ struct State {
     /// By scope.
     tokens: HashMap<String, (Secret, Instant)>,
     refusals: u32,
+    /// The last of them.
+    refused_at: Option<Instant>,
     /// A server that hands out tokens and does not take them (Artifactory 6).
     prefers_basic: bool,
+}
+
+impl State {
+    fn refuse(&mut self) {
+        self.refusals += 1;
+        self.refused_at = Some(Instant::now());
+    }
 }
 
 #[derive(Deserialize)]
@@ -96,14 +107,22 @@ impl Auth {
 
     /// The age of what is known. Errors (`Tell`) when credentials were refused too often to be sent again.
     fn may_send(&self) -> Result<u64> {
-        let state = self.lock();
+        let mut state = self.lock();
+        if state
+            .refused_at
+            .is_some_and(|refused_at| refused_at.elapsed() >= FORGIVE)
+        {
+            // It may have been a bad moment of the server; and a watch goes on for months.
+            state.refusals = 0;
+            state.refused_at = None;
+        }
         if state.refusals < MAX_REFUSALS {
             return Ok(state.age);
         }
         let host = self.origin.authority();
         Err(Error::tell(format_args!("`{host}` refused the credentials before"))
             .with_status(401)
-            .hint("correct the credentials, and start again or send SIGHUP; no more tries are made, since servers lock accounts"))
+            .hint("correct the credentials, and start again or send SIGHUP; no more tries are made for 15 minutes, since servers lock accounts"))
     }
 
     /// Sends `request` with what it takes. `scope` is asked for when the server names none.
@@ -113,10 +132,6 @@ impl Auth {
         let first = self.known_authorization(http, scope)?;
         let response = self.send_with(http, request, first.as_ref())?;
         if response.status != 401 {
-            // Some 401 before concerned one repository, or a bad moment, and not the credentials.
-            if first.is_some() {
-                self.note(age, |state| state.refusals = 0);
-            }
             return Ok(response);
         }
         let challenges: Vec<Challenge> = response
@@ -137,10 +152,7 @@ impl Auth {
             let authorization = self.authorization("Bearer", token.reveal());
             let response = self.send_with(http, request, Some(&authorization))?;
             if response.status != 401 {
-                self.note(age, |state| {
-                    state.challenge = Some(challenge.clone());
-                    state.refusals = 0;
-                });
+                self.note(age, |state| state.challenge = Some(challenge.clone()));
                 return Ok(response);
             }
             refusal = status_error(response);
@@ -154,7 +166,6 @@ impl Auth {
                 self.note(age, |state| {
                     state.prefers_basic = true;
                     state.challenge = Some(Challenge::Basic);
-                    state.refusals = 0;
                 });
                 return Ok(response);
             }
@@ -162,7 +173,7 @@ impl Auth {
         }
         let is_anonymous = matches!((self.access.credential)()?, Credential::Anonymous);
         if !is_anonymous {
-            self.note(age, |state| state.refusals += 1);
+            self.note(age, |state| state.refuse());
         }
         Err(self.refused(refusal, bearer, is_anonymous))
     }
@@ -289,7 +300,7 @@ impl Auth {
         if response.status != 200 {
             let is_anonymous = matches!((self.access.credential)()?, Credential::Anonymous);
             if response.status == 401 && is_trusted && !is_anonymous {
-                self.note(age, |state| state.refusals += 1);
+                self.note(age, |state| state.refuse());
             }
             return Err(
                 status_error(response).context(format_args!("asking `{realm}` for a token"))
