@@ -43,6 +43,8 @@ use crate::time::Timestamp;
 
 /// How long to wait for another process's write; theirs are short.
 const BUSY: Duration = Duration::from_secs(20);
+/// Connections for reading that are kept. Each takes four files and some memory; more are made when needed.
+const READERS: usize = 8;
 /// How long to wait before the next try then.
 const BUSY_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait before a disk that could not be written is tried again.
@@ -226,10 +228,10 @@ impl Store {
             }
         };
         let value = work(&connection).map_err(|err| self.error(&err))?;
-        self.readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() < READERS {
+            readers.push(connection);
+        }
         Ok(value)
     }
 
