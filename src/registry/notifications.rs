@@ -11,6 +11,7 @@ use super::oci::{Oci, SECRET_VARIABLE};
 use super::webhook::{Change, Delivery, Message, Webhook, is_secret};
 use crate::image::{Digest, Repository, Tag};
 use crate::limit;
+use crate::secret::Secret;
 
 #[derive(Deserialize)]
 struct Event {
@@ -40,14 +41,11 @@ impl Webhook for Oci {
         SECRET_VARIABLE
     }
 
-    fn has_secret(&self) -> bool {
-        self.secret.is_some()
+    fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
     }
 
-    fn is_authentic(&self, delivery: &Delivery<'_>) -> bool {
-        let Some(secret) = &self.secret else {
-            return true;
-        };
+    fn proves(&self, delivery: &Delivery<'_>, secret: &Secret) -> bool {
         (delivery.header)("Authorization").is_some_and(|given| is_secret(secret, given))
     }
 

@@ -52,10 +52,20 @@ pub(crate) trait Webhook: Send + Sync {
     /// The variable whose value senders must prove to know, without its prefix.
     fn secret_variable(&self) -> &'static str;
 
-    /// Whether that variable is set; if not, everybody may send.
-    fn has_secret(&self) -> bool;
+    /// Its value; when it is not set, everybody may send.
+    fn secret(&self) -> Option<&Secret>;
 
-    fn is_authentic(&self, delivery: &Delivery<'_>) -> bool;
+    /// Whether the sender of a delivery knows `secret`.
+    fn proves(&self, delivery: &Delivery<'_>, secret: &Secret) -> bool;
+
+    fn has_secret(&self) -> bool {
+        self.secret().is_some()
+    }
+
+    fn is_authentic(&self, delivery: &Delivery<'_>) -> bool {
+        self.secret()
+            .is_none_or(|secret| self.proves(delivery, secret))
+    }
 
     fn read(&self, body: &Value) -> Message;
 

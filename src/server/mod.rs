@@ -95,12 +95,7 @@ pub(crate) fn open(sources: &[Box<dyn Source>], listen: &[SocketAddr]) -> Result
         warnings: Vec::new(),
     };
     for (mut address, sources_here) in wanted {
-        let open_to_all: Vec<usize> = sources_here
-            .iter()
-            .copied()
-            .filter(|idx| !has_secret(idx))
-            .collect();
-        if let Some(&idx) = open_to_all.first() {
+        if let Some(&idx) = sources_here.iter().find(|idx| !has_secret(idx)) {
             let is_chosen = listen.contains(&address);
             if !is_chosen {
                 address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));

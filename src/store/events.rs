@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use super::Store;
 use super::lease::LEASE_MS;
 use super::tags::{SourceId, repository_id};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Repository, Tag};
 use crate::limit;
 use crate::time::Timestamp;
@@ -48,7 +48,7 @@ impl Store {
     /// Errors: `Limit` when too many wait already; else as every write.
     pub(crate) fn save_hints(&self, hints: &[Hint]) -> Result<()> {
         let now = Timestamp::now().as_millis();
-        let is_room = self.write_events(|db| {
+        self.write_events_unless(|db| {
             let mut one = db.prepare_cached(&format!(
                 "INSERT INTO event (source_id, repository, tag, is_delete, received_at)
                  VALUES (?1, ?2, ?3, ?4, ?5) {AGAIN}"
@@ -89,25 +89,15 @@ impl Store {
                 .prepare_cached("SELECT coalesce(max(id) - min(id), 0) FROM event")?
                 .query_row([], |row| row.get(0))?;
             if span <= limit::EVENTS {
-                return Ok(true);
+                return Ok(Ok(()));
             }
             let n: i64 = db.query_row("SELECT count(*) FROM event", [], |row| row.get(0))?;
-            if n > limit::EVENTS {
-                db.execute(
-                    "DELETE FROM event WHERE received_at = ?1 AND n_received = 1",
-                    [now],
-                )?;
+            if n <= limit::EVENTS {
+                return Ok(Ok(()));
             }
-            Ok(n <= limit::EVENTS)
-        })?;
-        if is_room {
-            Ok(())
-        } else {
-            Err(Error::new(
-                crate::error::Kind::Limit,
-                format_args!("more than {} events wait to be looked at", limit::EVENTS),
-            ))
-        }
+            let message = format!("more than {} events wait to be looked at", limit::EVENTS);
+            Ok(Err(Error::new(Kind::Limit, message)))
+        })
     }
 
     /// Takes up to `n` events of `sources` that are due, oldest first. Writes nothing when there is none.

@@ -147,16 +147,9 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
     ) -> Result<T> {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction)?;
-            if value.is_ok() {
-                transaction.commit()?;
-            }
-            Ok(value)
-        };
-        run().map_err(|err| self.error(&err)).flatten()
+        transact(&mut connection, TransactionBehavior::Immediate, work)
+            .map_err(|err| self.error(&err))
+            .flatten()
     }
 
     /// Runs `work` in one write transaction that is on the disk when this returns, so that not even a power cut
@@ -166,19 +159,17 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || {
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        };
-        let result = run();
+        let result = connection
+            .pragma_update(None, "synchronous", "FULL")
+            .and_then(|()| {
+                let work = |db: &Transaction<'_>| work(db).map(Ok);
+                transact(&mut connection, TransactionBehavior::Immediate, work)
+            });
         let reset = connection.pragma_update(None, "synchronous", "NORMAL");
         result
             .and_then(|value| reset.map(|()| value))
             .map_err(|err| self.error(&err))
+            .flatten()
     }
 
     /// Runs `work` in one write transaction on the file of events, which is on the disk when this returns. Tables of
@@ -187,15 +178,19 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
+        self.write_events_unless(|db| work(db).map(Ok))
+    }
+
+    /// The same; when `work` ends in an error of ours, nothing is written, and that is the error.
+    fn write_events_unless<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
+    ) -> Result<T> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || {
-            // Begun by its first write: else the other file would be locked too.
-            let transaction = events.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        };
-        run().map_err(|err| self.error(&err))
+        // Begun by its first write: else the other file would be locked too.
+        transact(&mut events, TransactionBehavior::Deferred, work)
+            .map_err(|err| self.error(&err))
+            .flatten()
     }
 
     /// Runs `work` seeing one state of the store.
@@ -275,6 +270,20 @@ impl Store {
             .map(|file| file.len())
             .sum()
     }
+}
+
+/// Runs `work` in one transaction, which is taken back when it ends in an error of ours.
+fn transact<T>(
+    connection: &mut Connection,
+    behavior: TransactionBehavior,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Result<T>>,
+) -> rusqlite::Result<Result<T>> {
+    let transaction = connection.transaction_with_behavior(behavior)?;
+    let value = work(&transaction)?;
+    if value.is_ok() {
+        transaction.commit()?;
+    }
+    Ok(value)
 }
 
 /// The file of events beside the store's.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -145,8 +145,8 @@ pub(super) struct Shared<'a> {
     n_under_way: AtomicUsize,
     /// Sources whose first listing in this run has ended, well or not.
     n_listed: AtomicUsize,
-    has_ended: AtomicBool,
-    end: (Mutex<bool>, Condvar),
+    /// Requested when nothing more comes.
+    end: Stop,
     /// Events that were looked at and are still in the store: they end together.
     done_events: Mutex<Vec<Event>>,
     /// Why the store cannot be written now, though it may be later.
@@ -189,8 +189,7 @@ impl<'a> Shared<'a> {
             reading: Mutex::default(),
             n_under_way: AtomicUsize::new(0),
             n_listed: AtomicUsize::new(0),
-            has_ended: AtomicBool::new(false),
-            end: Default::default(),
+            end: Stop::default(),
             done_events: Mutex::default(),
             trouble: Mutex::default(),
             n_unlisted: AtomicUsize::new(0),
@@ -242,11 +241,10 @@ impl<'a> Shared<'a> {
         self.n_under_way() == 0
     }
 
-    /// Notes that the first listing of a source has ended. Returns how many have.
-    pub(super) fn set_listed(&self) -> usize {
-        let n_listed = self.n_listed.fetch_add(1, Ordering::SeqCst) + 1;
+    /// Notes that the first listing of a source has ended.
+    pub(super) fn set_listed(&self) {
+        self.n_listed.fetch_add(1, Ordering::SeqCst);
         self.tell_news();
-        n_listed
     }
 
     /// Notes that a source could not be listed. A single pass that saw nothing at all has failed, whatever was in
@@ -315,24 +313,17 @@ impl<'a> Shared<'a> {
 
     /// Tells the workers that nothing more comes.
     pub(super) fn end(&self) {
-        self.has_ended.store(true, Ordering::SeqCst);
+        self.end.request();
         self.spare.close();
-        *self.end.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.end.1.notify_all();
     }
 
     /// Waits for the end, at most so long.
     pub(super) fn wait_for_end(&self, most: Duration) {
-        let has_ended = self.end.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(
-            self.end
-                .1
-                .wait_timeout_while(has_ended, most, |has_ended| !*has_ended),
-        );
+        self.end.sleep(most);
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::SeqCst) || self.stop.is_requested()
+        self.end.is_requested() || self.stop.is_requested()
     }
 
     /// Ends the run with an error that concerns everything.

@@ -14,6 +14,7 @@ use crate::image::{Repository, Tag};
 use crate::registry::webhook::{
     Change, Delivery, Message, Webhook, hmac_sha256, is_hmac_sha1, is_hmac_sha256, is_secret,
 };
+use crate::secret::Secret;
 
 /// The variable, behind its prefix, that holds the secret.
 pub(super) const SECRET_VARIABLE: &str = "ARTIFACTORY_WEBHOOK_SECRET";
@@ -28,14 +29,11 @@ impl Webhook for Artifactory {
         SECRET_VARIABLE
     }
 
-    fn has_secret(&self) -> bool {
-        self.secret.is_some()
+    fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
     }
 
-    fn is_authentic(&self, delivery: &Delivery<'_>) -> bool {
-        let Some(secret) = &self.secret else {
-            return true;
-        };
+    fn proves(&self, delivery: &Delivery<'_>, secret: &Secret) -> bool {
         let Some(given) = (delivery.header)(AUTH_HEADER) else {
             return false;
         };
@@ -73,28 +71,24 @@ impl Webhook for Artifactory {
                 );
             }
         };
-        let mut changes = Vec::new();
-        let mut reasons = Vec::new();
         // What was promoted or moved away may be gone from where it was: only a look can tell.
-        match self.changes(key, path, is_delete) {
-            Ok(found) => changes.extend(found),
-            Err(reason) => reasons.push(reason),
-        }
+        let mut places = vec![(key, path.to_owned(), is_delete)];
         if let Some(target) = text("target_repo") {
             let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
             let (image, tag) = folder.rsplit_once('/').unwrap_or(("", ""));
             let tag = text("target_tag")
                 .filter(|tag| !tag.is_empty())
                 .unwrap_or(tag);
-            match self.changes(target, &format!("{image}/{tag}/manifest.json"), false) {
-                Ok(found) => changes.extend(found),
-                Err(reason) => reasons.push(reason),
-            }
+            places.push((target, format!("{image}/{tag}/manifest.json"), false));
         }
         if let Some((target, path)) =
             text("target_repo_path").and_then(|path| path.trim_start_matches('/').split_once('/'))
         {
-            match self.changes(target, path, false) {
+            places.push((target, path.to_owned(), false));
+        }
+        let (mut changes, mut reasons) = (Vec::new(), Vec::new());
+        for (key, path, is_delete) in places {
+            match self.changes(key, &path, is_delete) {
                 Ok(found) => changes.extend(found),
                 Err(reason) => reasons.push(reason),
             }
